@@ -1,0 +1,144 @@
+"""Which array library owns an array, and how a tree of arrays moves between CPU and GPU.
+
+A model is a nested dict of arrays. Everything that happens to all of a model (the optimizer, a checkpoint,
+the move to a GPU) is one `tree_map`. CuPy is never imported before somebody asks for a GPU.
+"""
+
+import sys
+
+import numpy as np
+
+
+def array_module(*arrays, **named):
+    """The module, numpy or cupy, that owns every given array; numbers and None are skipped.
+
+    Raises TypeError for anything that is not an array, and for arrays of both libraries at once.
+
+    >>> array_module(np.zeros(3), None, 1.0).__name__
+    'numpy'
+    """
+    cupy = sys.modules.get("cupy")
+    cupy_array = getattr(cupy, "ndarray", ())
+    owners = {}
+    for name, array in [*((f"argument {i + 1}", a) for i, a in enumerate(arrays)), *named.items()]:
+        if isinstance(array, cupy_array):
+            owners[name] = cupy
+        elif isinstance(array, np.ndarray):
+            owners[name] = np
+        elif not (array is None or np.isscalar(array)):
+            raise TypeError(
+                f"{name} is a {type(array).__module__}.{type(array).__name__}: "
+                "pass a NumPy or CuPy array (np.asarray makes one from a list or a CPU tensor)"
+            )
+    if len(set(owners.values())) > 1:
+        on_gpu = next(name for name, owner in owners.items() if owner is not np)
+        on_cpu = next(name for name, owner in owners.items() if owner is np)
+        raise TypeError(f"{on_gpu} is on the GPU and {on_cpu} is not: did you call to_device?")
+    return next(iter(owners.values()), np)
+
+
+def float_module(**named):
+    """`array_module` of the named arrays, after checking that all share one floating dtype.
+
+    >>> float_module(x=np.zeros(3, int))
+    Traceback (most recent call last):
+    TypeError: x has dtype int64: convert it to floats, as in x.astype(np.float32)
+    """
+    xp = array_module(**named)
+    arrays = {name: array for name, array in named.items() if hasattr(array, "dtype")}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise TypeError(
+                f"{name} has dtype {array.dtype}: convert it to floats, as in {name}.astype(np.float32)"
+            )
+    if len({array.dtype for array in arrays.values()}) > 1:
+        found = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
+        raise TypeError(f"{found}: convert them to one dtype, or gradients would not match their arrays")
+    return xp
+
+
+def tree_map(function, tree, *others):
+    """Apply `function` to every leaf of a nested dict (and to the leaves of equal trees beside it).
+
+    Raises ValueError where the trees do not have the same names.
+
+    >>> tree_map(lambda a, b: a + b, {"x": 1, "y": {"z": 2}}, {"x": 10, "y": {"z": 20}})
+    {'x': 11, 'y': {'z': 22}}
+    """
+    if not isinstance(tree, dict):
+        if any(isinstance(other, dict) for other in others):
+            raise ValueError("the trees differ: one has a dict where another has a leaf")
+        return function(tree, *others)
+    for other in others:
+        if not isinstance(other, dict) or other.keys() != tree.keys():
+            found = sorted(other) if isinstance(other, dict) else type(other).__name__
+            raise ValueError(f"the trees differ: {sorted(tree)} here, {found} there")
+    return {name: tree_map(function, leaf, *(other[name] for other in others)) for name, leaf in tree.items()}
+
+
+def tree_items(tree, prefix=""):
+    """All leaves of a nested dict with dotted names, in order.
+
+    >>> list(tree_items({"a": {"key": 1, "value": 2}, "b": 3}))
+    [('a.key', 1), ('a.value', 2), ('b', 3)]
+    """
+    for name, leaf in tree.items():
+        if isinstance(leaf, dict):
+            yield from tree_items(leaf, f"{prefix}{name}.")
+        else:
+            yield prefix + name, leaf
+
+
+def tree_from_items(items):
+    """The nested dict that `tree_items` took apart.
+
+    >>> tree_from_items([("a.key", 1), ("a.value", 2), ("b", 3)])
+    {'a': {'key': 1, 'value': 2}, 'b': 3}
+    """
+    tree = {}
+    for dotted, leaf in items:
+        *parents, name = dotted.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[name] = leaf
+    return tree
+
+
+def to_device(tree, device):
+    """Copy the arrays of a tree to "cuda" (through CuPy) or to "cpu"; numbers and text stay as they are.
+
+    Also takes a single array. Raises ValueError for another device name, ImportError without CuPy and
+    RuntimeError without a GPU; each says what to do.
+    """
+    if device == "cpu":
+        return to_host(tree)
+    if device != "cuda":
+        raise ValueError(f"device is {device!r}: choose 'cuda' or 'cpu'")
+    try:
+        import cupy
+    except ImportError as error:
+        raise ImportError(
+            "to_device(..., 'cuda') needs CuPy and an NVIDIA GPU: pip install 'minitf[cuda12]' or "
+            "'minitf[cuda13]', whichever CUDA version nvidia-smi shows"
+        ) from error
+    try:
+        return tree_map(lambda leaf: cupy.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)
+    except Exception as error:
+        if type(error).__name__ != "CUDARuntimeError":
+            raise
+        raise RuntimeError(
+            f"CuPy is installed but cannot use a GPU here ({error}): check that nvidia-smi lists one and that "
+            "its driver is new enough for your CuPy; without a GPU, stay on 'cpu'"
+        ) from error
+
+
+def to_host(tree):
+    """Copy the arrays of a tree (or one array) to NumPy; what is there already is not copied.
+
+    >>> to_host({"x": np.ones(2)})
+    {'x': array([1., 1.])}
+    """
+    cupy = sys.modules.get("cupy")
+    cupy_array = getattr(cupy, "ndarray", ())
+    return tree_map(lambda leaf: cupy.asnumpy(leaf) if isinstance(leaf, cupy_array) else leaf, tree)
