@@ -1,0 +1,92 @@
+"""The plots of the course: text for those who do not see them, and the same bytes each time."""
+
+import re
+
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+from minitf import plot  # noqa: E402
+
+
+@pytest.fixture
+def fig():
+    with matplotlib.rc_context():
+        plot.style()
+        figure, ax = plt.subplots()
+        for index in range(2):
+            plot.band(
+                ax, np.arange(5), np.arange(15).reshape(3, 5) + index, label=f"run {index}", index=index
+            )
+        ax.legend()
+        yield figure
+        plt.close(figure)
+
+
+def test_band_draws_the_mean_and_the_range(fig):
+    ax = fig.axes[0]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [5, 6, 7, 8, 9])
+    low, high = ax.collections[0].get_datalim(ax.transData).intervaly
+    assert (low, high) == (0, 14)
+
+
+def test_lines_differ_in_more_than_color(fig):
+    one, two = fig.axes[0].lines
+    assert one.get_color() != two.get_color()
+    assert one.get_marker() != two.get_marker()
+    assert one.get_linestyle() != two.get_linestyle()
+
+
+@pytest.mark.parametrize("runs", [np.zeros(5), np.zeros((3, 4))])
+def test_band_refuses_shapes_that_do_not_fit(fig, runs):
+    with pytest.raises(ValueError, match="one row per seed"):
+        plot.band(fig.axes[0], np.arange(5), runs, "a", 0)
+
+
+def test_show_gives_the_alt_text_and_prints_the_digest(fig, monkeypatch, capsys):
+    shown = []
+    display = pytest.importorskip("IPython.display")
+    monkeypatch.setattr(display, "display", lambda data, **options: shown.append((data, options["metadata"])))
+    plot.show(fig, alt="two rising lines", digest="ends 9, 10")
+    [(data, metadata)] = shown
+    assert data["image/png"].startswith("iVBOR")
+    assert metadata == {"image/png": {"alt": "two rising lines"}}
+    assert capsys.readouterr().out == "figure: ends 9, 10\n"
+    assert not plt.fignum_exists(fig.number)
+
+
+@pytest.mark.parametrize(("alt", "digest"), [(" ", "1"), ("a line", ""), ("a line", "1\n2")])
+def test_show_needs_both_texts(fig, alt, digest):
+    pytest.importorskip("IPython")
+    with pytest.raises(ValueError, match="is empty|one line"):
+        plot.show(fig, alt, digest)
+
+
+def draw(folder):
+    """Draw and save from scratch; returns the bytes of both files."""
+    with matplotlib.rc_context():
+        plot.style()
+        figure, ax = plt.subplots()
+        ax.plot([1, 2, 4])
+        ax.fill_between([0, 1, 2], 0, [1, 2, 4], hatch="/")  # hatches and clips get ids, which hashsalt fixes
+        plot.save(figure, folder / "line", alt="a rising line & its area")
+    return (folder / "line.png").read_bytes(), (folder / "line.svg").read_bytes()
+
+
+def test_save_writes_the_same_bytes_with_the_alt_text_inside(tmp_path):
+    (tmp_path / "again").mkdir()
+    png, svg = draw(tmp_path)
+    assert (png, svg) == draw(tmp_path / "again")
+    assert b"Description\x00a rising line & its area" in png
+    assert re.search(rb"<title>a rising line &amp; its area</title>", svg)
+    assert b"<dc:date>" not in svg
+
+
+def test_save_refuses_a_large_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(plot, "MAX_PNG_BYTES", 100)
+    with pytest.raises(ValueError, match="fewer points"):
+        draw(tmp_path)
+    assert list(tmp_path.iterdir()) == []
