@@ -1,9 +1,10 @@
 """minitf: Transformers whose parameters are tokens, in NumPy and CuPy, every gradient written by hand.
 
-    config = TokenformerConfig(vocab_size=65, context=64, n_layers=2, d_model=64, n_heads=4, attention_tokens=48, ffn_tokens=192)
-    params = init_params(config)                                   # a nested dict of arrays
-    loss, grads = loss_and_grads(params, ids, targets, config)     # the same dict of gradients
-    params, config = grow(params, config, attention_tokens=96, ffn_tokens=384)    # the same function, more room
+    config = TokenformerConfig(vocab_size=65, context=64, n_layers=2, d_model=64, n_heads=4,
+                               attention_tokens=48, ffn_tokens=192)
+    params = init_params(config)                                  # a nested dict of arrays
+    loss, grads = loss_and_grads(params, ids, targets, config)    # the same dict of gradients
+    params, config = grow(params, config, ffn_tokens=384)         # the same function, more room
 
 Read `pattention.py` first; `ops.py` has the other formulas, `model.py` puts them together.
 """
@@ -15,7 +16,7 @@ from .attention import (
     rotary_forward,
 )
 from .backend import array_module, to_device, to_host, tree_from_items, tree_items, tree_map
-from .checkpoint import CheckpointError
+from .checkpoint import Checkpoint, CheckpointError
 from .cost import (
     FlopCounter,
     count_layer_parameters,
@@ -24,6 +25,7 @@ from .cost import (
     parameter_bytes,
     training_flops,
 )
+from .data import BPETokenizer, CharTokenizer, load_digits, load_plays, load_shakespeare, load_text, train_bpe
 from .gradcheck import check_gradients, directional_error, numerical_gradient, tree_directional_error
 from .growth import anneal_tau, grow, grow_state, net2net_widen
 from .model import (

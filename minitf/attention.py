@@ -117,6 +117,7 @@ def causal_attention_backward(dout, cache):
     if query.shape[-2] != key.shape[-2]:
         raise ValueError("there is no backward through a KV cache: run the whole sequence without past")
     n_heads = query.shape[-3]
+    check_like("dout", dout, merge_heads(query).shape)
     dheads = split_heads(dout, n_heads)
     dvalue = weights.swapaxes(-1, -2) @ dheads
     dweights = dheads @ value.swapaxes(-1, -2)

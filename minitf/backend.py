@@ -25,7 +25,7 @@ def array_module(*arrays, **named):
             owners[name] = cupy
         elif isinstance(array, np.ndarray):
             owners[name] = np
-        elif not (array is None or np.isscalar(array)):
+        elif isinstance(array, str) or not (array is None or np.isscalar(array)):
             raise TypeError(
                 f"{name} is a {type(array).__module__}.{type(array).__name__}: "
                 "pass a NumPy or CuPy array (np.asarray makes one from a list or a CPU tensor)"

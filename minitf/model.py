@@ -19,6 +19,7 @@ import numpy as np
 from .attention import causal_attention_backward, causal_attention_forward, rotary_channels
 from .backend import array_module, to_host, tree_from_items, tree_items
 from .ops import (
+    check_ids,
     check_like,
     cross_entropy_backward,
     cross_entropy_forward,
@@ -380,6 +381,7 @@ def forward(params, ids, config, past=None):
     the same logits. Raises ValueError where past and ids together are longer than config.context.
     """
     array_module(ids=ids, embedding=params["embedding"]["weight"])
+    check_ids("ids", ids, config.vocab_size)
     if ids.ndim < 1 or ids.size == 0:
         raise ValueError(f"ids have shape {ids.shape}: pass at least one token")
     length = ids.shape[-1] + (past[0][0].shape[-2] if past is not None else 0)
@@ -441,7 +443,7 @@ def generate(params, prompt_ids, n_new, config, temperature=1.0, top_k=None, see
     last `context` tokens anew, as if the rest had never been there, which is slower.
     """
     prompt_ids = to_host(prompt_ids)
-    array_module(prompt_ids=prompt_ids)
+    check_ids("prompt_ids", prompt_ids, config.vocab_size)
     if prompt_ids.ndim not in (1, 2) or prompt_ids.size == 0:
         raise ValueError(f"prompt_ids have shape {prompt_ids.shape}: pass (T,) or (B, T) with T >= 1 tokens")
     if n_new < 0 or temperature < 0 or (top_k is not None and top_k < 1):
