@@ -37,6 +37,7 @@ def rotary_forward(x, fraction=0.25, offset=0, base=10000.0):
     half-split), the rest pass. offset: position of the first token. Source: Su et al. (2021); release,
     megatron/model/positional_embeddings.py.
 
+    >>> import numpy as np
     >>> rotary_forward(np.array([[1.0, 0.0], [1.0, 0.0]]), fraction=1.0)[0].round(3)
     array([[1.   , 0.   ],
            [0.54 , 0.841]])
@@ -84,6 +85,7 @@ def causal_attention_forward(query, key, value, n_heads=1, rotary_fraction=0.0, 
     past: `cache.past` of the call on the tokens before these (the KV cache), or None.
     paper: eq. 8 divides by √d / release: by √head_dim / here: as the release. Cost: 4 T² d FLOPs.
 
+    >>> import numpy as np
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> causal_attention_forward(x, x, x)[1].weights.round(2)  # the first token sees only itself
     array([[[1.  , 0.  ],

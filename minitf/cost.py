@@ -13,6 +13,7 @@ from .model import parameter_shapes
 def count_parameters(config):
     """Number of parameters, a tied embedding once. The released 150M model:
 
+    >>> from minitf import TokenformerConfig
     >>> released = TokenformerConfig(50304, 2048, 12, 768, 12, attention_tokens=768, ffn_tokens=3072)
     >>> count_parameters(released)
     151881216

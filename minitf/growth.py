@@ -170,7 +170,8 @@ def net2net_widen(params, config, d_model=None, d_ff=None, seed=0):
         raise TypeError("net2net_widen widens a Transformer: a Tokenformer grows with grow")
     check_params(params, config)
     d, head_dim = config.d_model, config.head_dim
-    d_new, ff_new = d_model or d, d_ff or config.d_ff
+    d_new = d if d_model is None else d_model
+    ff_new = config.d_ff if d_ff is None else d_ff
     if d_new < d or ff_new < config.d_ff:
         raise ValueError(f"d_model {d} to {d_new}, d_ff {config.d_ff} to {ff_new}: growth does not shrink")
     if d_new % head_dim:
@@ -179,6 +180,8 @@ def net2net_widen(params, config, d_model=None, d_ff=None, seed=0):
     new = replace(config, d_model=d_new, n_heads=d_new // head_dim, d_ff=ff_new, tied=tied)
     rng = np.random.default_rng(seed)
     expand = _widening(d, d_new, rng)  # M
+    if d_new % d and any((w == 0).any() for name, w in tree_items(params) if name.endswith("norm.weight")):
+        raise ValueError("a norm weight is 0, so no isometry can carry its bias: widen by an integer factor")
     host = to_host(params)
 
     def read(weight, gain=None):

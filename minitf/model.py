@@ -382,6 +382,7 @@ def forward(params, ids, config, past=None):
     """
     array_module(ids=ids, embedding=params["embedding"]["weight"])
     check_ids("ids", ids, config.vocab_size)
+    check_params(params, config)
     if ids.ndim < 1 or ids.size == 0:
         raise ValueError(f"ids have shape {ids.shape}: pass at least one token")
     length = ids.shape[-1] + (past[0][0].shape[-2] if past is not None else 0)
@@ -450,13 +451,14 @@ def generate(params, prompt_ids, n_new, config, temperature=1.0, top_k=None, see
         raise ValueError("n_new and temperature must be at least 0, and top_k at least 1")
     xp = array_module(embedding=params["embedding"]["weight"])
     rng = np.random.default_rng(seed)
-    ids, window, past = prompt_ids, prompt_ids, None
+    ids = window = prompt_ids.astype(np.int64)  # a uint8 prompt must not wrap new ids around
+    past = None
     for _ in range(n_new):
         if past is None or ids.shape[-1] > config.context:
             past, window = None, ids[..., -config.context :]
         logits, cache = forward(params, xp.asarray(window), config, past)
         past = cache.past
-        window = _sample(to_host(logits[..., -1, :]), temperature, top_k, rng).astype(ids.dtype)[..., None]
+        window = _sample(to_host(logits[..., -1, :]), temperature, top_k, rng)[..., None]
         ids = np.concatenate([ids, window], axis=-1)
     return ids
 

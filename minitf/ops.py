@@ -89,6 +89,7 @@ def normal_cdf_pdf(x):
     """
     xp = array_module(x=x)
     k, coefficients = _ERFCX["f8" if x.dtype.itemsize == 8 else "f4"]
+    x = xp.clip(x, -40, 40)  # beyond, Φ is 0 or 1 in every precision, and squares would overflow
     bell = xp.exp(-0.5 * x * x)
     u = 1 - 2 * k / (xp.abs(x) * math.sqrt(0.5) + k)
     scaled = xp.full_like(u, coefficients[0])
@@ -117,10 +118,13 @@ def gelu_forward(x, approximate="none"):
     if approximate == "none":
         cdf, pdf = normal_cdf_pdf(x)
     elif approximate == "tanh":
-        slope = math.sqrt(2 / math.pi)
-        tanh = xp.tanh(slope * (x + 0.044715 * x**3))
+        slope, near = (
+            math.sqrt(2 / math.pi),
+            xp.clip(x, -40, 40),
+        )  # beyond, tanh is -1 or 1, and cubes overflow
+        tanh = xp.tanh(slope * (near + 0.044715 * near**3))
         cdf = 0.5 * (1 + tanh)
-        pdf = 0.5 * (1 - tanh * tanh) * slope * (1 + 3 * 0.044715 * x * x)
+        pdf = 0.5 * (1 - tanh * tanh) * slope * (1 + 3 * 0.044715 * near * near)
     else:
         raise ValueError(f"approximate is {approximate!r}: choose 'none' or 'tanh'")
     return x * cdf, GeluCache(x, cdf, pdf)

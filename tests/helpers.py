@@ -1,0 +1,205 @@
+"""What the tests share: errors, hashes, small models, and one list of every forward / backward pair.
+
+`PAIRS` is the heart of it. Each entry names a pair and holds float64 inputs for which its gradients are neither
+zero nor ill-conditioned; `test_gradients` checks them by finite differences, `test_backend` runs them on the
+stand-in for CuPy, `test_bad_input` sees that they change no input, and `test_mutations` breaks the backward
+functions one at a time to see that this list notices.
+"""
+
+import hashlib
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from minitf import attention, gradcheck, model, ops, pattention
+from minitf.backend import tree_from_items, tree_items, tree_map
+
+KINDS = pattention.KINDS
+GELUS = ("none", "tanh")
+
+
+# ---------------------------------------------------------------------------------------------- measures
+
+
+def relative_error(got, expected):
+    """Largest difference, relative to the largest entry of what was expected."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert got.shape == expected.shape, f"shape {got.shape} instead of {expected.shape}"
+    difference, scale = np.abs(got - expected).max(initial=0), np.abs(expected).max(initial=0)
+    return 0.0 if difference == 0 else float(difference / scale) if scale > 0 else np.inf
+
+
+def tree_error(got, expected):
+    """The largest relative error of any leaf, and the leaf's name."""
+    errors = tree_map(relative_error, got, expected)
+    return max((error, name) for name, error in tree_items(errors))
+
+
+def fingerprint(*trees):
+    """A hash of every byte, name and dtype: equal before and after means that nothing was touched."""
+    digest = hashlib.sha256()
+    for name, array in tree_items({str(i): tree for i, tree in enumerate(trees)}):
+        digest.update(name.encode())
+        if array is not None:
+            array = array if isinstance(array, np.ndarray) else np.asarray(array)
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+TINY = {"vocab_size": 11, "context": 8, "n_layers": 2, "d_model": 8, "n_heads": 2}
+
+
+def tokenformer(**changes):
+    return model.TokenformerConfig(**TINY | {"attention_tokens": 5, "ffn_tokens": 7} | changes)
+
+
+def transformer(**changes):
+    return model.TransformerConfig(**TINY | {"d_ff": 12} | changes)
+
+
+CONFIGS = {
+    **{f"tokenformer {kind}": tokenformer(theta=kind, n_layers=1) for kind in KINDS},
+    "tokenformer": tokenformer(),
+    "tokenformer untied, two ffn blocks": tokenformer(tied=False, ffn_blocks=2, n_layers=1),
+    "tokenformer parametric, proj_tokens, taus": tokenformer(
+        parametric_norm=True, proj_tokens=6, attention_tau=1.5, proj_tau=2.0, ffn_tau=3.0, approximate="tanh"
+    ),
+    "transformer": transformer(),
+    "transformer untied, parametric, tanh": transformer(tied=False, parametric_norm=True, approximate="tanh"),
+}
+
+
+def random_params(config, seed=0, dtype=np.float64, std=0.3):
+    """Parameters with no special values (init_params has norms of one and zero), and scores of about one."""
+    rng = np.random.default_rng(seed)
+
+    def draw(name, shape):
+        centre = 1.0 if name.endswith("norm.weight") else 0.0
+        return (centre + std * rng.standard_normal(shape)).astype(dtype)
+
+    shapes = tree_items(model.parameter_shapes(config))
+    return tree_from_items((name, draw(name, shape)) for name, shape in shapes)
+
+
+def random_batch(config, seed=0, batch=2, length=6, mask=True):
+    """ids, targets and a mask that keeps at least one token."""
+    rng = np.random.default_rng((seed, 1))
+    ids, targets = rng.integers(0, config.vocab_size, (2, batch, length))
+    keep = rng.random((batch, length)) < 0.7
+    keep[0, 0] = True
+    return ids, targets, keep if mask else None
+
+
+# ------------------------------------------------------------------------------------------------- pairs
+
+
+class Pair(NamedTuple):
+    """forward(*arrays.values()) -> out, cache; backward(dout, cache) -> gradients, one per array."""
+
+    name: str
+    forward: object
+    backward: object
+    arrays: dict
+    extra: dict  # arrays without a gradient (ids, targets, masks), passed to forward by name
+
+
+def _pair(name, forward, backward, arrays, extra=None, **options):
+    """Functions are looked up when they are called, so that a test can replace them."""
+
+    def run_forward(*inputs, **extra):
+        return forward()(**dict(zip(arrays, inputs, strict=True)), **extra, **options)
+
+    def run_backward(dout, cache):
+        return backward()(dout, cache)
+
+    return Pair(name, run_forward, run_backward, arrays, extra or {})
+
+
+def every_pair(seed=0):
+    rng = np.random.default_rng(seed)
+    draw = rng.standard_normal
+    pairs = []
+
+    def add(module, function, arrays, label="", extra=None, **options):
+        forward = partial(getattr, module, f"{function}_forward")
+        backward = partial(getattr, module, f"{function}_backward")
+        pairs.append(_pair(f"{function} {label}".strip(), forward, backward, arrays, extra, **options))
+
+    add(ops, "linear", {"x": draw((2, 3, 4)), "weight": draw((5, 4))})
+    add(ops, "linear", {"x": draw((3, 4)), "weight": draw((5, 4)), "bias": draw(5)}, "with bias")
+    for approximate in GELUS:
+        add(ops, "gelu", {"x": 2 * draw((3, 7))}, approximate, approximate=approximate)
+    add(ops, "softmax", {"x": draw((2, 3, 4))})
+    x, weight, bias = 2 + 3 * draw((2, 3, 5)), draw(5), draw(5)
+    add(ops, "layer_norm", {"x": x}, eps=0.1)  # a large eps would show if the backward forgot it
+    add(ops, "layer_norm", {"x": x, "weight": weight}, "with weight")
+    add(ops, "layer_norm", {"x": x, "bias": bias}, "with bias")
+    add(ops, "layer_norm", {"x": x, "weight": weight, "bias": bias}, "with weight and bias", eps=0.1)
+    ids = np.array([[1, 4, 1], [0, 1, 5]])  # row 1 three times: its gradients add up
+    add(ops, "embedding", {"weight": draw((6, 4))}, extra={"ids": ids})
+    targets, mask = rng.integers(0, 5, (2, 3)), np.array([[True, False, True], [True, True, False]])
+    add(ops, "cross_entropy", {"logits": draw((2, 3, 5))}, extra={"targets": targets})
+    masked = {"targets": targets, "mask": mask}
+    add(ops, "cross_entropy", {"logits": draw((2, 3, 5))}, "with mask", extra=masked)
+
+    for kind in KINDS:
+        for approximate in GELUS if "gelu" in kind else GELUS[:1]:
+            options = {"kind": kind, "approximate": approximate}
+            label = f"{kind} {approximate}"
+            add(pattention, "theta", {"scores": draw((2, 3, 6))}, label, **options)
+            add(pattention, "theta", {"scores": draw((3, 6))}, f"{label} tau", tau=1.7, **options)
+            tokens = {"key": draw((6, 4)), "value": draw((6, 3))}
+            add(pattention, "pattention", {"x": draw((2, 3, 4)), **tokens}, label, **options)
+            keep = rng.random((3, 6)) < 0.7
+            keep[:, 0] = True
+            masked = {"x": draw((2, 3, 4)), **tokens}
+            options |= {"scale": 0.6, "tau": 1.7}
+            label += " tau, scale, mask"
+            add(pattention, "pattention", masked, label, extra={"mask": keep}, **options)
+
+    add(attention, "rotary", {"x": draw((2, 4, 8))}, fraction=0.5, offset=3)
+    three = {name: draw((2, 4, 8)) for name in ("query", "key", "value")}
+    add(attention, "causal_attention", three)
+    options = {"n_heads": 2, "rotary_fraction": 0.5}
+    add(attention, "causal_attention", three, "two heads, rotary", **options)
+    return pairs
+
+
+PAIRS = every_pair()
+
+
+# --------------------------------------------------------------------------------------- gradient checks
+
+
+def model_gradient_error(config, seed=0):
+    """Along one random direction of all parameters: is the whole model's gradient the slope of its loss?"""
+    ids, targets, mask = random_batch(config, seed)
+
+    def loss_and_grads(params):
+        return model.loss_and_grads(params, ids, targets, config, mask)
+
+    return gradcheck.tree_directional_error(loss_and_grads, random_params(config, seed), step=1e-5)
+
+
+def gradient_checks():
+    """Every pair and every model as (name, function that returns the relative error along one direction)."""
+    for pair in PAIRS:
+        forward = partial(pair.forward, **pair.extra)
+        yield pair.name, partial(gradcheck.directional_error, forward, pair.backward, pair.arrays)
+    for name, config in CONFIGS.items():
+        yield f"model: {name}", partial(model_gradient_error, config)
+
+
+def first_wrong_gradient(tolerance=1e-6):
+    """The name of the first check whose gradient is wrong (or whose backward raises), None if all are right."""
+    for name, error_of in gradient_checks():
+        try:
+            error = error_of()
+        except Exception:
+            return name
+        if not error < tolerance:  # `not <` so that NaN counts as wrong
+            return name
+    return None
