@@ -13,6 +13,9 @@ TEST = $(VENV)/.test-is-installed
 unexport PYTHONPATH
 export MINITF_PROGRESS = 0
 lab: export MINITF_PROGRESS = 1
+# the models of lessons and tests are so small that BLAS threads would mostly wait for each other; on a machine
+# with other work to do that wait is long
+course test: export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: help course test lab figures site
 
