@@ -34,7 +34,9 @@ def read_source(path):
     notebook = jupytext.read(path, fmt="py:percent")
     seen = {}
     for cell in notebook.cells:
-        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[
+            :12
+        ]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
     return _tidy(notebook)
@@ -49,7 +51,9 @@ def execute(notebook, cwd=HERE):
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not a warning about TCP for each lesson
+        extra_arguments=[
+            "--IPKernelApp.log_level=ERROR"
+        ],  # not a warning about TCP for each lesson
         resources={"metadata": {"path": str(cwd)}},
     )
     client.execute()
@@ -74,7 +78,11 @@ def _tidy(notebook):
     """Keep only metadata that is the same on every machine."""
     notebook.metadata = nbformat.from_dict(
         {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "kernelspec": {
+                "display_name": "Python 3",
+                "language": "python",
+                "name": "python3",
+            },
             "language_info": {"name": "python"},
         }
     )
@@ -86,7 +94,11 @@ def _failed_cell(notebook):
     """Which cell stopped the run: the first that has an error or, after a time-out, the last that began."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     began = [cell for cell in code if cell.execution_count or cell.outputs] or code[:1]
-    failed = [cell for cell in began if any(output.output_type == "error" for output in cell.outputs)]
+    failed = [
+        cell
+        for cell in began
+        if any(output.output_type == "error" for output in cell.outputs)
+    ]
     cell = (failed or began[-1:])[0]
     return f"code cell {code.index(cell) + 1} of {len(code)}"
 
@@ -100,17 +112,27 @@ def _chosen(names):
             raise SystemExit(
                 f"no lesson starts with {name!r}: there are {', '.join(s.stem for s in sources)}"
             )
-    return [source for source in sources if not names or source.stem.startswith(tuple(names))]
+    return [
+        source for source in sources if not names or source.stem.startswith(tuple(names))
+    ]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("names", nargs="*", help="lessons, by the start of their names; none means all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument(
-        "--check", action="store_true", help="write to build/course-notebooks, not to notebooks"
+        "names", nargs="*", help="lessons, by the start of their names; none means all"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write to build/course-notebooks, not to notebooks",
     )
     arguments = parser.parse_args()
-    os.environ["MINITF_PROGRESS"] = "0"  # the kernels inherit it: a stored output holds no progress bar
+    os.environ["MINITF_PROGRESS"] = (
+        "0"  # the kernels inherit it: a stored output holds no progress bar
+    )
     sources = _chosen(arguments.names)
     for number, source in enumerate(sources, 1):
         print(f"[{number}/{len(sources)}] {source.stem} ", end="", flush=True)

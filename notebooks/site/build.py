@@ -33,7 +33,9 @@ def lesson_facts(path):
     minutes = re.search(r"\*\*Minutes:?\*\*\D*(\d+)", text)
     promise = re.search(r"\*\*You will be able to:?\*\*[:\s>*-]*(.+)", text)
     if not (title and minutes and promise):
-        raise SystemExit(f"{path.name} has no title, no minutes or no promise: see CONTRIBUTING.md")
+        raise SystemExit(
+            f"{path.name} has no title, no minutes or no promise: see CONTRIBUTING.md"
+        )
     return path.stem, title[1].strip(), int(minutes[1]), promise[1].strip()
 
 
@@ -50,7 +52,10 @@ def card(name, title, minutes, promise):
 def tell_alt(notebook):
     """Move the alt text of figures to where myst-nb looks for it: in the metadata of the cell."""
     for cell in notebook.cells:
-        metadata = [output.get("metadata", {}).get("image/png", {}) for output in cell.get("outputs", [])]
+        metadata = [
+            output.get("metadata", {}).get("image/png", {})
+            for output in cell.get("outputs", [])
+        ]
         alts = [each["alt"] for each in metadata if "alt" in each]
         if alts:
             cell.metadata["mystnb"] = {"image": {"alt": " / ".join(alts)}}
@@ -64,7 +69,14 @@ def fetch_mathjax():
     BUILD.mkdir(exist_ok=True)
     npm = shutil.which("npm")
     if npm:
-        command = [npm, "pack", "--silent", "--fetch-retries=0", "--fetch-timeout=30000", MATHJAX]
+        command = [
+            npm,
+            "pack",
+            "--silent",
+            "--fetch-retries=0",
+            "--fetch-timeout=30000",
+            MATHJAX,
+        ]
         packed = subprocess.run(command, cwd=BUILD, capture_output=True, text=True)
         if packed.returncode == 0:
             archive = BUILD / packed.stdout.split()[-1]
@@ -72,7 +84,9 @@ def fetch_mathjax():
                 kept.write_bytes(tar.extractfile("package/es5/tex-svg-full.js").read())
             archive.unlink()
             return kept
-    print("MathJax could not be fetched with npm: the pages will load it from a CDN when they are read")
+    print(
+        "MathJax could not be fetched with npm: the pages will load it from a CDN when they are read"
+    )
     return None
 
 
@@ -87,18 +101,26 @@ def lay_out(notebooks, source):
     if mathjax:
         shutil.copy(mathjax, static)
     for folder in ("figures", "minitf"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.md"))
+        shutil.copytree(
+            ROOT / folder,
+            source / folder,
+            ignore=shutil.ignore_patterns("__pycache__", "*.md"),
+        )
     (source / "notebooks").mkdir()
     lessons = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
     if not lessons:
-        raise SystemExit(f"no executed lesson in {notebooks}: run python notebooks/build.py")
+        raise SystemExit(
+            f"no executed lesson in {notebooks}: run python notebooks/build.py"
+        )
     for lesson in lessons:
         notebook = nbformat.read(lesson, as_version=4)
         tell_alt(notebook)
         nbformat.write(notebook, source / "notebooks" / lesson.name)
     cards = "\n".join(card(*lesson_facts(lesson)) for lesson in lessons)
     index = (HERE / "index.md").read_text(encoding="utf-8")
-    index = index.replace("<!-- lesson cards -->", f'<div class="lesson-cards">\n{cards}\n</div>')
+    index = index.replace(
+        "<!-- lesson cards -->", f'<div class="lesson-cards">\n{cards}\n</div>'
+    )
     (source / "index.md").write_text(index, encoding="utf-8")
 
 
@@ -107,8 +129,20 @@ def main(notebooks, target):
     lay_out(Path(notebooks), source)
     shutil.rmtree(target, ignore_errors=True)
     # warnings are errors: a broken link or a broken formula stops the build
-    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", "html"]
-    subprocess.run([*sphinx, "-d", str(BUILD / "doctrees"), str(source), target], check=True)
+    sphinx = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-E",
+        "-b",
+        "html",
+    ]
+    subprocess.run(
+        [*sphinx, "-d", str(BUILD / "doctrees"), str(source), target], check=True
+    )
     print(f"wrote {os.path.join(target, 'index.html')}")
 
 

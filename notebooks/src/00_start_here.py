@@ -19,10 +19,10 @@
 #
 # **You will be able to**
 #
-# - run a lesson, and change it without fear,
-# - read a shape,
-# - load a trained TokenFormer, let it write, and grow it,
-# - say in one sentence what "parameters are tokens" means.
+# - run a lesson, and change it without fear
+# - read a shape
+# - load a trained TokenFormer, let it write, and grow it
+# - say in one sentence what "parameters are tokens" means
 #
 # **You need**: to have seen a NumPy array. Nothing else.
 #
@@ -53,9 +53,14 @@ style()
 
 # %%
 saved = load_training(Path("../figures/shakespeare_model.safetensors"))
-config, params = saved.config, tree_map(lambda array: array.astype(np.float64), saved.params)
+config = saved.config
+params = tree_map(lambda array: array.astype(np.float64), saved.params)
 tokenizer = CharTokenizer.from_json(saved.extra["tokenizer"])
-print(f"{count_parameters(config):,} parameters, {config.n_layers} blocks, {tokenizer.vocab_size} characters")
+print(
+    f"{count_parameters(config):,} parameters in {config.n_layers} blocks,",
+    tokenizer.vocab_size,
+    "characters",
+)
 
 # %% [markdown]
 # ## 2 Let it finish a line
@@ -67,7 +72,8 @@ PROMPT = "JULIET:\nO, "  # change me
 
 
 def finish(params, config, n_new=120, seed=3):
-    ids = generate(params, tokenizer.encode(PROMPT), n_new, config, temperature=0.6, seed=seed)
+    prompt = tokenizer.encode(PROMPT)
+    ids = generate(params, prompt, n_new, config, temperature=0.6, seed=seed)
     return tokenizer.decode(ids)
 
 
@@ -79,7 +85,7 @@ print(line)
 # character at a time. Each one is drawn from the probabilities that it gives to the 65 characters.
 
 # %%
-logits, _ = forward(params, tokenizer.encode(PROMPT), config)  # one row of 65 scores per character
+logits, _ = forward(params, tokenizer.encode(PROMPT), config)  # (T, 65)
 last = np.exp(logits[-1] - logits[-1].max())
 probability = last / last.sum()
 for i in probability.argsort()[::-1][:5]:
@@ -118,7 +124,10 @@ for name, array in tree_items(params["block_0"]["ffn"]):
 # same line?
 
 # %%
-size = {"attention_tokens": 2 * config.attention_tokens, "ffn_tokens": 2 * config.ffn_tokens}
+size = {
+    "attention_tokens": 2 * config.attention_tokens,
+    "ffn_tokens": 2 * config.ffn_tokens,
+}
 grown, grown_config = grow(params, config, **size, key="zero", value="normal", tau="hold")
 print(f"{count_parameters(config):,} -> {count_parameters(grown_config):,} parameters")
 print(finish(grown, grown_config))
@@ -127,7 +136,10 @@ print(finish(grown, grown_config))
 assert finish(grown, grown_config) == line
 old, _ = forward(params, tokenizer.encode(PROMPT), config)
 new, _ = forward(grown, tokenizer.encode(PROMPT), grown_config)
-print("letter for letter the same; largest change of a score below 1e-12:", np.abs(new - old).max() < 1e-12)
+print(
+    "letter for letter the same; largest change of a score below 1e-12:",
+    np.abs(new - old).max() < 1e-12,
+)
 
 # %% [markdown]
 # **Explain**: a key of zeros gives the score $0$ to every text token, and $\Theta$ gives a score of $0$ the weight $0$.
@@ -141,7 +153,9 @@ print("letter for letter the same; largest change of a score below 1e-12:", np.a
 # stretched too.
 
 # %%
-stretched, stretched_config = grow(params, config, **size, key="zero", value="normal", tau="rescale")
+stretched, stretched_config = grow(
+    params, config, **size, key="zero", value="normal", tau="rescale"
+)
 print(finish(stretched, stretched_config))
 
 # %%

@@ -35,7 +35,12 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minitf import causal_attention_forward, gelu_forward, linear_forward, pattention_forward
+from minitf import (
+    causal_attention_forward,
+    gelu_forward,
+    linear_forward,
+    pattention_forward,
+)
 from minitf.plot import show, style
 
 style()
@@ -144,8 +149,12 @@ print("matrix ", attend(x, key, value, relu))
 # %%
 countries = np.eye(3)  # the keys: France, Japan, Kenya
 capitals = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])  # Paris, Tokyo, Nairobi, made up
-print("France:                 ", attend(np.array([1.0, 0.0, 0.0]), countries, capitals, relu))
-print("half France, half Kenya:", attend(np.array([0.5, 0.0, 0.5]), countries, capitals, relu))
+print(
+    "France:                 ", attend(np.array([1.0, 0.0, 0.0]), countries, capitals, relu)
+)
+print(
+    "half France, half Kenya:", attend(np.array([0.5, 0.0, 0.5]), countries, capitals, relu)
+)
 
 # %% [markdown]
 # Transformers use GeLU: $\text{GeLU}(a) = a\,\Phi(a)$, where $\Phi(a)$ is the probability that a standard
@@ -159,7 +168,9 @@ def gelu(scores):
     return gelu_forward(scores)[0]
 
 
-by_hand = 1.0 * 0.5 * (1 + math.erf(1.0 / math.sqrt(2)))  # Phi(a) = (1 + erf(a / sqrt(2))) / 2
+by_hand = (
+    1.0 * 0.5 * (1 + math.erf(1.0 / math.sqrt(2)))
+)  # Phi(a) = (1 + erf(a / sqrt(2))) / 2
 print(f"GeLU(1) by hand {by_hand:.3f}, library", gelu(np.array([1.0])))
 X, W1, W2 = (rng.standard_normal(shape) for shape in ((5, 4), (8, 4), (3, 8)))
 mlp = linear_forward(gelu(linear_forward(X, W1)[0]), W2)[0]
@@ -205,7 +216,9 @@ print("last token, attention = Pattention over the sequence:", same(last, attent
 for T, n in ((5, 8), (6, 8), (5, 9)):
     tokens, keys = np.zeros((T, 4)), np.zeros((n, 4))
     between, to_parameters = tokens @ tokens.T, tokens @ keys.T
-    print(f"T={T} n={n}  token-token {between.shape}  token-parameter {to_parameters.shape}")
+    print(
+        f"T={T} n={n}  token-token {between.shape}  token-parameter {to_parameters.shape}"
+    )
 
 # %% [markdown]
 # **Explain.**
@@ -234,7 +247,13 @@ length = math.sqrt(a[0] ** 2 + a[1] ** 2)
 z = [math.sqrt(2) * score / length for score in a]
 w = [v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in z]
 out = [w[0] * 1 + w[1] * 1, w[0] * 0 + w[1] * 2]
-for name, row in {"scores": a, "length": [length], "z": z, "weights": w, "out": out}.items():
+for name, row in {
+    "scores": a,
+    "length": [length],
+    "z": z,
+    "weights": w,
+    "out": out,
+}.items():
     print(f"{name:8}", *(f"{v:.3f}" for v in row))
 
 # %% [markdown]
@@ -280,7 +299,11 @@ for T, n, d_in, d_out in ((1, 1, 1, 1), (2, 3, 4, 5), (7, 6, 2, 3)):
 # %%
 FACTOR = 10.0
 x, key, value = (rng.standard_normal(shape) for shape in ((3, 4), (8, 4), (8, 4)))
-layers = {"ReLU MLP": relu, "GeLU MLP": gelu, "Pattention": lambda a: theta(a, math.sqrt(8))}
+layers = {
+    "ReLU MLP": relu,
+    "GeLU MLP": gelu,
+    "Pattention": lambda a: theta(a, math.sqrt(8)),
+}
 for name, rule in layers.items():
     before, after = attend(x, key, value, rule), attend(FACTOR * x, key, value, rule)
     print(f"{name:10}  |out| {np.linalg.norm(before):5.2f} -> {np.linalg.norm(after):6.2f}")

@@ -169,7 +169,9 @@ def theta_backward(dweights, cache):
     dz = dweights * (cdf + z * pdf)  # weights = GeLU(z)
     du = cache.tau * dz  # z = tau u
     u = cache.normed
-    return cache.inverse_norm * (du - u * (u * du).sum(axis=-1, keepdims=True))  # u = a / |a|
+    return cache.inverse_norm * (
+        du - u * (u * du).sum(axis=-1, keepdims=True)
+    )  # u = a / |a|
 
 
 # %% [markdown]
@@ -182,7 +184,9 @@ print("z", cache.gelu.x, " da", theta_backward(np.array([[1.0, 0.0]]), cache))
 a, dw = rng.standard_normal((1, 4)), rng.standard_normal((1, 4))
 _, cache = minitf.theta_forward(a)
 (z,), (cdf,), (pdf,) = cache.gelu  # one row each, n = 4
-jacobian = (cdf + z * pdf)[:, None] / (2 * np.linalg.norm(a)) * (4 * np.eye(4) - np.outer(z, z))
+jacobian = (
+    (cdf + z * pdf)[:, None] / (2 * np.linalg.norm(a)) * (4 * np.eye(4) - np.outer(z, z))
+)
 print("equation 25:", close(dw @ jacobian, theta_backward(dw, cache)))
 print("library:    ", close(minitf.theta_backward(dw, cache), theta_backward(dw, cache)))
 
@@ -268,10 +272,17 @@ print({name: close(a, b) for name, a, b in zip(arrays, mine, library, strict=Tru
 SIZE = 1.0
 new = {"zero": np.zeros((2, 2)), "random": rng.standard_normal((2, 2))}
 values = {"zero": np.zeros((2, 5)), "random": SIZE * rng.standard_normal((2, 5))}
-for k, v in (("zero", "zero"), ("zero", "random"), ("random", "zero"), ("random", "random")):
+for k, v in (
+    ("zero", "zero"),
+    ("zero", "random"),
+    ("random", "zero"),
+    ("random", "random"),
+):
     key = np.concatenate([arrays["key"], new[k]])
     value = np.concatenate([arrays["value"], values[v]])
-    _, cache = minitf.pattention_forward(arrays["x"], key, value, tau=2.0)  # held at sqrt(4)
+    _, cache = minitf.pattention_forward(
+        arrays["x"], key, value, tau=2.0
+    )  # held at sqrt(4)
     _, dkey, dvalue = pattention_backward(dout, cache)
     for_key, for_value = np.abs(dkey[4:]).max(), np.abs(dvalue[4:]).max()
     print(f"key {k:6} value {v:6}: largest dkey {for_key:.2e}, dvalue {for_value:.2e}")
@@ -439,9 +450,13 @@ curves = {
 # %%
 arm = curves["float64, right"]
 fall = math.log10(arm[2] / arm[6]) / 2  # from h = 1e-2 to h = 1e-4
-floors = [curves[f"float64, {bug}"][8] for bug in ("no projection", "tanh slope")]  # h = 1e-5
+floors = [
+    curves[f"float64, {bug}"][8] for bug in ("no projection", "tanh slope")
+]  # h = 1e-5
 digest = f"right falls with slope {fall:.1f}; floors {floors[0]:.2g} and {floors[1]:.2g}"
-alt = "Log-log plot of the relative error of a measured slope against the step h. The right "
+alt = (
+    "Log-log plot of the relative error of a measured slope against the step h. The right "
+)
 alt += "gradient in float64 makes a V: it falls with the square of h to about 1e-10 near h = 1e-6 and "
 alt += "rises again as 1/h. In float32 the V is higher, lowest near h = 1e-3. Both wrong gradients "
 alt += "run into flat floors, at about 1 and at 0.0002."
@@ -451,7 +466,9 @@ fig, ax = plt.subplots(figsize=(7.5, 5))
 for name, curve in curves.items():
     ax.loglog(steps, curve, label=name)
 guide = {"color": "gray", "marker": "", "linestyle": "-", "linewidth": 1}
-ax.loglog(steps[1:10], 5 * steps[1:10] ** 2, label="truncation: slope 2, rounding: -1", **guide)
+ax.loglog(
+    steps[1:10], 5 * steps[1:10] ** 2, label="truncation: slope 2, rounding: -1", **guide
+)
 ax.loglog(steps[11:], 5e-16 / steps[11:], **guide)
 ax.set(
     xlabel="step h (in units of the parameters)",

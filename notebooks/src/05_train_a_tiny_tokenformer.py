@@ -16,11 +16,11 @@
 #
 # **You will be able to**
 #
-# - assemble a Transformer block and a Tokenformer block from the same parts, and say where they differ,
-# - write AdamW, clipping and the learning-rate schedule, and know what each is for,
-# - train both models on the plays of Shakespeare, on a laptop, in about a minute,
-# - judge a loss: against knowing nothing, against counting letters, and on plays that the model has never seen,
-# - grow the trained model, exactly, inexactly, and dead.
+# - assemble a Transformer block and a Tokenformer block from the same parts, and say where they differ
+# - write AdamW, clipping and the learning-rate schedule, and know what each is for
+# - train both models on the plays of Shakespeare, on a laptop, in about a minute
+# - judge a loss: against knowing nothing, against counting letters, and on plays that the model has never seen
+# - grow the trained model, exactly, inexactly, and dead
 #
 # **You need**: lessons 02 and 04 (Pattention and its backward), NumPy.
 #
@@ -32,30 +32,17 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minitf import (
-    TokenformerConfig,
-    TrainConfig,
-    TransformerConfig,
-    adamw_init,
-    adamw_step,
-    causal_attention_forward,
-    clip_by_global_norm,
-    count_layer_parameters,
-    count_parameters,
-    forward,
-    generate,
-    grow,
-    init_params,
-    layer_norm_forward,
-    loss_and_grads,
-    pattention_forward,
-    train_model,
-    tree_items,
-    tree_map,
-    warmup_cosine,
-)
+from minitf import TokenformerConfig, TransformerConfig, tree_items, tree_map
+from minitf.attention import causal_attention_forward
+from minitf.cost import count_layer_parameters, count_parameters
 from minitf.data import CharTokenizer, batch, load_shakespeare
+from minitf.growth import grow
+from minitf.model import forward, generate, init_params, loss_and_grads
+from minitf.ops import layer_norm_forward
+from minitf.optim import adamw_init, adamw_step, clip_by_global_norm, warmup_cosine
+from minitf.pattention import pattention_forward
 from minitf.plot import show, style
+from minitf.train import TrainConfig, train_model
 
 style()
 
@@ -66,16 +53,19 @@ style()
 # line of them is ever trained on. One character is one token.
 
 # %%
-train_text, heldout_text = load_shakespeare("train"), load_shakespeare("heldout")
+train_text = load_shakespeare("train")
+heldout_text = load_shakespeare("heldout")
 print(f"{len(train_text):,} characters to learn from, {len(heldout_text):,} held out")
 start = train_text.index("But, soft! what light")
 print(train_text[start : start + 150])
 
 # %%
 tokenizer = CharTokenizer.from_text(train_text)
-ids, heldout_ids = tokenizer.encode(train_text), tokenizer.encode(heldout_text)
-print(tokenizer.vocab_size, "characters:", repr(tokenizer.characters))
-print(tokenizer.encode("soft!"), "->", tokenizer.decode(tokenizer.encode("soft!")))
+ids = tokenizer.encode(train_text)
+heldout_ids = tokenizer.encode(heldout_text)
+print(tokenizer.vocab_size, "characters:", tokenizer.characters[1:])
+soft = tokenizer.encode("soft!")
+print(soft, "->", tokenizer.decode(soft))
 
 # %% [markdown]
 # A training example is a window of text and the same window one character later: at every position the model
@@ -99,13 +89,16 @@ for x, y in zip(inputs, targets, strict=True):
 # %%
 V = tokenizer.vocab_size
 single = np.bincount(ids, minlength=V) / len(ids)
-pairs = np.bincount(ids[:-1].astype(int) * V + ids[1:], minlength=V * V).reshape(V, V) + 1.0
+pair_ids = ids[:-1] * V + ids[1:]
+pairs = np.bincount(pair_ids, minlength=V * V).reshape(V, V) + 1.0
 following = pairs / pairs.sum(axis=1, keepdims=True)
 h = heldout_ids
 nothing = math.log(V)
 letters = -np.log(single[h[1:]]).mean()
 letter_pairs = -np.log(following[h[:-1], h[1:]]).mean()
-print(f"know nothing {nothing:.2f}   count letters {letters:.2f}   count pairs {letter_pairs:.2f}  nats")
+print(
+    f"know nothing {nothing:.2f}, count letters {letters:.2f}, count pairs {letter_pairs:.2f} nats"
+)
 
 # %% [markdown]
 # The first is $\log 65$. A network that ends above the third has learned less than a table of letter pairs: it is
@@ -163,16 +156,27 @@ print("same logits:", np.allclose(by_hand, logits, rtol=0, atol=1e-12))
 # A model is a nested dict of arrays; here is the Tokenformer's first block.
 
 # %%
-same = {"vocab_size": V, "context": 64, "n_layers": 2, "n_heads": 4, "rotary_fraction": 1.0, "init_std": 0.1}
+same = {
+    "vocab_size": V,
+    "context": 64,
+    "n_layers": 2,
+    "n_heads": 4,
+    "rotary_fraction": 1.0,
+    "init_std": 0.1,
+}
 configs = {
     "Transformer": TransformerConfig(d_model=56, d_ff=224, **same),
-    "Tokenformer": TokenformerConfig(d_model=64, attention_tokens=36, ffn_tokens=144, **same),
+    "Tokenformer": TokenformerConfig(
+        d_model=64, attention_tokens=36, ffn_tokens=144, **same
+    ),
     "Tokenformer, two FFN Pattentions": TokenformerConfig(
         d_model=64, attention_tokens=36, ffn_tokens=72, ffn_blocks=2, **same
     ),
 }
 for name, config in configs.items():
-    print(f"{count_layer_parameters(config):,} in the layers, {count_parameters(config):,} in all: {name}")
+    print(
+        f"{count_layer_parameters(config):,} in the layers, {count_parameters(config):,} in all: {name}"
+    )
 for name, array in tree_items(init_params(configs["Tokenformer"])["block_0"]):
     print(f"  {name:22} {array.shape}")
 
@@ -224,7 +228,9 @@ print("same after two steps:", np.allclose(ours, tree["w"], rtol=0, atol=1e-12))
 # the noise of the batches away.
 
 # %%
-clipped, norm = clip_by_global_norm({"a": np.array([3.0]), "b": np.array([4.0])}, max_norm=1.0)
+clipped, norm = clip_by_global_norm(
+    {"a": np.array([3.0]), "b": np.array([4.0])}, max_norm=1.0
+)
 print("norm", norm, "-> gradients", clipped["a"].round(3), clipped["b"].round(3))
 print(
     "lr",
@@ -257,7 +263,9 @@ print("about as good as knowing nothing:", [f"{loss:.1f}" for loss in losses])
 # Write it down; then run. This takes about half a minute.
 
 # %%
-settings = TrainConfig(steps=300, batch_size=16, peak_lr=1e-2, eval_every=20, eval_windows=64, seed=0)
+settings = TrainConfig(
+    steps=300, batch_size=16, peak_lr=1e-2, eval_every=20, eval_windows=64, seed=0
+)
 results = {
     name: train_model(init_params(config), config, ids, settings, heldout_ids)
     for name, config in configs.items()
@@ -266,7 +274,9 @@ results = {
 # %% tags=["nbval-ignore-output"]
 for name, result in results.items():
     last = result.history[-1]
-    print(f"training {last['train_loss']:.2f}   held out {last['heldout_loss']:.2f}   {name}")
+    print(
+        f"training {last['train_loss']:.2f}   held out {last['heldout_loss']:.2f}   {name}"
+    )
 print(f"counting letter pairs: {letter_pairs:.2f}")
 
 # %% [markdown]
@@ -275,8 +285,12 @@ print(f"counting letter pairs: {letter_pairs:.2f}")
 
 # %%
 final = {name: result.history[-1]["heldout_loss"] for name, result in results.items()}
-assert all(loss < letter_pairs for loss in final.values()), "a model learned less than a table of pairs"
-assert all(result.history[0]["heldout_loss"] > final[name] for name, result in results.items())
+assert all(loss < letter_pairs for loss in final.values()), (
+    "a model learned less than a table of pairs"
+)
+assert all(
+    result.history[0]["heldout_loss"] > final[name] for name, result in results.items()
+)
 print("all three beat the table of letter pairs on plays that they have never seen")
 
 # %% [markdown]
@@ -296,7 +310,9 @@ text = tokenizer.decode(generate(trained, prompt, 200, config, temperature=0.8, 
 print(text)
 
 # %%
-before = tokenizer.decode(generate(init_params(config), prompt, 200, config, temperature=0.8, seed=1))
+before = tokenizer.decode(
+    generate(init_params(config), prompt, 200, config, temperature=0.8, seed=1)
+)
 words = set(train_text.split())
 known = [np.mean([word in words for word in t.split()]) for t in (before, text)]
 assert known[1] > 2 * known[0]
@@ -328,7 +344,9 @@ print("largest change of a logit below 1e-12:", change < 1e-12)
 # $\sqrt 2$, and the model is another one. This is the "break it" of the theorem above.
 
 # %% tags=["nbval-ignore-output"]
-stretched, stretched_config = grow(model64, config, **size, key="zero", value="normal", tau="rescale")
+stretched, stretched_config = grow(
+    model64, config, **size, key="zero", value="normal", tau="rescale"
+)
 new_logits, _ = forward(stretched, x, stretched_config)
 moved = np.linalg.norm(new_logits - old_logits) / np.linalg.norm(old_logits)
 print(f"the logits moved by {moved:.0%} of their length")
@@ -348,7 +366,10 @@ for value in ("zero", "normal"):
     newborn, newborn_config = grow(model64, config, **size, key="zero", value=value)
     _, grads = loss_and_grads(newborn, x, targets, newborn_config)
     ffn = grads["block_0"]["ffn"]
-    new_rows = {side: "zero" if np.all(ffn[side][144:] == 0) else "alive" for side in ("key", "value")}
+    new_rows = {
+        side: "zero" if np.all(ffn[side][144:] == 0) else "alive"
+        for side in ("key", "value")
+    }
     print(
         f"new values {value:6}: gradient of the new keys {new_rows['key']}, of the new values {new_rows['value']}"
     )
@@ -361,13 +382,24 @@ for value in ("zero", "normal"):
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-for ax, column, title in ((left, "train_loss", "training plays"), (right, "heldout_loss", "held-out plays")):
+for ax, column, title in (
+    (left, "train_loss", "training plays"),
+    (right, "heldout_loss", "held-out plays"),
+):
     for name, result in results.items():
         ax.plot(
-            [line["step"] for line in result.history], [line[column] for line in result.history], label=name
+            [line["step"] for line in result.history],
+            [line[column] for line in result.history],
+            label=name,
         )
     ax.axhline(letter_pairs, color="gray", linewidth=1)
-    ax.annotate("counting letter pairs", (300, letter_pairs), ha="right", va="bottom", color="dimgray")
+    ax.annotate(
+        "counting letter pairs",
+        (300, letter_pairs),
+        ha="right",
+        va="bottom",
+        color="dimgray",
+    )
     ax.set(title=title, xlabel="training step")
 left.set_ylabel("loss (nats per character)")
 left.legend(fontsize=8)
