@@ -18,7 +18,7 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_LINES = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
 [PIP_LINES] = [line["pip"] for line in ENVIRONMENT["dependencies"] if isinstance(line, dict)]
-PYPI_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # where conda-forge has another name
+PYPI_NAMES = {"pytorch": "torch"}  # where conda-forge has another name
 CONDA_ONLY = {"python", "pip"}
 
 
