@@ -69,6 +69,7 @@ class FlopCounter:
 
     def __init__(self):
         self.flops = 0
+        self.shapes = []  # of the two factors of every product, in the order in which they ran
 
     def wrap(self, array):
         counted = array.view(_CountedArray)
@@ -92,6 +93,7 @@ class _CountedArray(np.ndarray):
         counter = next(a.counter for a in (*inputs, *(out or ())) if isinstance(a, _CountedArray))
         if ufunc is np.matmul:
             counter.flops += 2 * result.size * inputs[0].shape[-1]
+            counter.shapes.append((inputs[0].shape, inputs[1].shape))
         if out is not None:
             return out[0]
         return counter.wrap(result) if isinstance(result, np.ndarray) else result
