@@ -17,11 +17,13 @@ lab: export MINITF_PROGRESS = 1
 # with other work to do that wait is long
 course test: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help course test lab figures site
+.PHONY: help course test test-gpu lab figures bench site
 
 help:  ## show this list
 	@echo "make course   run every lesson, redraw the figures, write build/course/index.html"
 	@echo "make test     everything CI runs: ruff, pytest with torch as the oracle, strict nbval"
+	@echo "make test-gpu the tests that need an NVIDIA GPU and CuPy"
+	@echo "make bench    time a training step beside torch, about 10 minutes; writes figures/speed.json"
 	@echo "make lab      JupyterLab on lesson 00"
 	@echo "make figures  redraw the figures from their stored data"
 	@echo "make site     browsable HTML of the stored notebooks, without running them: build/site/index.html"
@@ -37,7 +39,7 @@ $(COURSE): pyproject.toml constraints.txt
 # torch is the oracle of the tests and nothing else, so only they install it
 $(TEST): $(COURSE)
 	@echo "adding the test tools and $(TORCH) to $(VENV) (once)"
-	@$(PIP) -e '.[course,test]'
+	@$(PIP) -e '.[course,test,gpu-check]'
 	@$(PIP) '$(TORCH)'
 	@touch $@
 
@@ -61,3 +63,9 @@ test: $(TEST)
 	MINITF_REQUIRE_TORCH=1 $(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout=120 notebooks/*.ipynb
+
+test-gpu: $(TEST)
+	MINITF_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/test_gpu.py
+
+bench: $(TEST)
+	$(BIN)/python figures/speed.py

@@ -14,8 +14,8 @@ from minitf import plot
 ALT = (
     "A TokenFormer from left to right: characters, embedding, then a block with layer norm, three Pattentions for "
     "query, key and value, causal attention, an output Pattention, a second norm and a feed-forward Pattention, each "
-    "half added to its input, and at the end norm, logits and loss. Lesson 02 is at the Pattentions, lesson 04 at the "
-    "gradients that flow back from the loss, lesson 05 at the whole, lesson 00 where characters go in."
+    "half added to its input, and at the end norm, logits and loss. Lesson 01 is at attention, 02 and 03 at the "
+    "Pattentions, 04 at the gradients that flow back from the loss, 05 at the whole, 00 where characters go in."
 )
 PLAIN, TOKENS, ATTENTION = "#e8e8e8", plot.PALETTE[6], plot.PALETTE[5]
 BOXES = (  # x, label, color; all on one line
@@ -75,7 +75,9 @@ def draw():
     arrow(ax, (13.9, 0.95), (1.6, 0.95), curve=-0.1, color=plot.PALETTE[2], linewidth=1.6)
     badge(ax, 0.15, 2.5, "00", "finish a line, grow")
     badge(ax, 0.15, 3.3, "05", "build and train the whole")
-    badge(ax, 4.45, 3.3, "02", "parameters as tokens (blue), beside attention")
+    badge(ax, 4.2, 3.3, "01", "attention, by hand")
+    badge(ax, 7.2, 3.3, "02", "parameters as tokens (blue)")
+    badge(ax, 11.2, 3.3, "03", "their normalizer")
     badge(ax, 6.6, -0.15, "04", "every gradient, by hand")
     plot.save(fig, Path(__file__).with_suffix(""), ALT)
 

@@ -16,7 +16,7 @@ from .attention import (
     rotary_forward,
 )
 from .backend import array_module, to_device, to_host, tree_from_items, tree_items, tree_map
-from .checkpoint import Checkpoint, CheckpointError
+from .checkpoint import Checkpoint, CheckpointError, from_official, load_official, save_official
 from .cost import (
     FlopCounter,
     count_layer_parameters,
@@ -35,6 +35,7 @@ from .model import (
     check_params,
     forward,
     generate,
+    generate_steps,
     init_params,
     loss_and_grads,
     parameter_shapes,

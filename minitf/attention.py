@@ -6,7 +6,7 @@ This half of a TokenFormer is an ordinary Transformer's (paper, eq. 8; release, 
 import math
 from typing import NamedTuple
 
-from .backend import array_module, float_module
+from .backend import array_module, check_number, float_module, has_fast_twin
 from .ops import Array, check_like, softmax_backward, softmax_forward
 
 
@@ -23,7 +23,7 @@ def rotary_channels(head_dim, fraction):
     >>> rotary_channels(64, 0.25), rotary_channels(4, 0.25), rotary_channels(64, 0.0)
     (16, 2, 0)
     """
-    if not 0 <= fraction <= 1:
+    if not 0 <= check_number("rotary_fraction", fraction) <= 1:
         raise ValueError(f"rotary_fraction is {fraction}: it is a share of each head, from 0 to 1")
     if fraction > 0 and head_dim < 2:
         raise ValueError("a head of width 1 has no pair of channels to rotate: use rotary_fraction=0")
@@ -43,8 +43,10 @@ def rotary_forward(x, fraction=0.25, offset=0, base=10000.0):
            [0.54 , 0.841]])
     """
     xp = float_module(x=x)
-    if x.ndim < 2:
+    if x.ndim < 2 or 0 in x.shape[-2:]:
         raise ValueError(f"x has shape {x.shape}: it must be (..., T, head_dim)")
+    offset = check_number("offset", offset, low=-(2**53), high=2**53, whole=True)  # exact in float64
+    base = check_number("base", base, low=1)
     r = rotary_channels(x.shape[-1], fraction)
     frequency = base ** (-xp.arange(0, r, 2) / max(r, 1))
     angle = (offset + xp.arange(x.shape[-2]))[:, None] * frequency  # (T, r/2)
@@ -54,6 +56,9 @@ def rotary_forward(x, fraction=0.25, offset=0, base=10000.0):
 
 def rotary_backward(dout, cache):
     """dx: a rotation's gradient turns back by the same angle."""
+    array_module(dout=dout)
+    shape, (length, half) = getattr(dout, "shape", ()), cache.cos.shape
+    check_like("dout", dout, (*shape[:-2], length, max((2 * half, *shape[-1:]))), cache.cos.dtype)
     return _rotate(dout, cache.cos, -cache.sin)
 
 
@@ -77,6 +82,7 @@ class AttentionCache(NamedTuple):
         return self.key, self.value
 
 
+@has_fast_twin
 def causal_attention_forward(query, key, value, n_heads=1, rotary_fraction=0.0, past=None):
     """Each token attends to itself and the tokens before it: softmax(Q Kᵀ / √head_dim) V in every head.
 
@@ -94,9 +100,10 @@ def causal_attention_forward(query, key, value, n_heads=1, rotary_fraction=0.0, 
     xp = float_module(query=query, key=key, value=value)
     check_like("key", key, query.shape)
     check_like("value", value, query.shape)
-    if query.ndim < 2 or n_heads < 1 or query.shape[-1] % n_heads:
+    n_heads = check_number("n_heads", n_heads, whole=True)
+    if query.ndim < 2 or 0 in query.shape[-2:] or n_heads < 1 or query.shape[-1] % n_heads:
         raise ValueError(f"{n_heads} heads do not divide queries of shape {query.shape} = (..., T, d)")
-    past_length = past[0].shape[-2] if past is not None else 0
+    past_length = check_past(past, query, n_heads) if past is not None else 0
 
     query, rotary = rotary_forward(split_heads(query, n_heads), rotary_fraction, past_length)
     key, _ = rotary_forward(split_heads(key, n_heads), rotary_fraction, past_length)
@@ -113,13 +120,14 @@ def causal_attention_forward(query, key, value, n_heads=1, rotary_fraction=0.0, 
     return out, AttentionCache(query, key, value, weights, rotary)
 
 
+@has_fast_twin
 def causal_attention_backward(dout, cache):
     """dquery, dkey, dvalue, each (..., T, d); for a forward without `past`."""
     query, key, value, weights, rotary = cache
     if query.shape[-2] != key.shape[-2]:
         raise ValueError("there is no backward through a KV cache: run the whole sequence without past")
     n_heads = query.shape[-3]
-    check_like("dout", dout, merge_heads(query).shape)
+    check_like("dout", dout, merge_heads(query).shape, query.dtype)
     dheads = split_heads(dout, n_heads)
     dvalue = weights.swapaxes(-1, -2) @ dheads
     dweights = dheads @ value.swapaxes(-1, -2)
@@ -130,12 +138,25 @@ def causal_attention_backward(dout, cache):
     return merge_heads(dquery), merge_heads(dkey), merge_heads(dvalue)
 
 
+def check_past(past, query, n_heads):
+    """The number of tokens in past; raises TypeError or ValueError unless it fits the query (..., T, d)."""
+    if not (isinstance(past, tuple) and len(past) == 2):
+        raise TypeError(f"past is a {type(past).__name__}: pass cache.past of the call before")
+    past_key, past_value = past
+    float_module(query=query, past_key=past_key, past_value=past_value)
+    *batch_shape, _, d = query.shape
+    past_length = past_key.shape[-2] if past_key.ndim >= 2 else 0
+    for name, array in (("past key", past_key), ("past value", past_value)):
+        check_like(name, array, (*batch_shape, n_heads, past_length, d // n_heads))
+    return past_length
+
+
 def split_heads(x, n_heads):
     """(..., T, d) -> (..., H, T, d / H)."""
-    return x.reshape(*x.shape[:-1], n_heads, -1).swapaxes(-2, -3)
+    return x.reshape(*x.shape[:-1], n_heads, x.shape[-1] // n_heads).swapaxes(-2, -3)
 
 
 def merge_heads(x):
     """(..., H, T, head_dim) -> (..., T, H · head_dim)."""
     x = x.swapaxes(-2, -3)
-    return x.reshape(*x.shape[:-2], -1)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])

@@ -4,6 +4,8 @@ A model is a nested dict of arrays. Everything that happens to all of a model (t
 the move to a GPU) is one `tree_map`. CuPy is never imported before somebody asks for a GPU.
 """
 
+import functools
+import math
 import sys
 
 import numpy as np
@@ -23,7 +25,7 @@ def array_module(*arrays, **named):
     for name, array in [*((f"argument {i + 1}", a) for i, a in enumerate(arrays)), *named.items()]:
         if isinstance(array, cupy_array):
             owners[name] = cupy
-        elif isinstance(array, np.ndarray):
+        elif isinstance(array, np.ndarray) and not isinstance(array, np.matrix | np.ma.MaskedArray):
             owners[name] = np
         elif isinstance(array, str) or not (array is None or np.isscalar(array)):
             raise TypeError(
@@ -37,16 +39,20 @@ def array_module(*arrays, **named):
     return next(iter(owners.values()), np)
 
 
-def float_module(**named):
+def float_module(optional=(), **named):
     """`array_module` of the named arrays, after checking that all share one floating dtype.
+
+    optional: the names that may be None.
 
     >>> float_module(x=np.zeros(3, int))
     Traceback (most recent call last):
     TypeError: x has dtype int64: convert it to floats, as in x.astype(np.float32)
     """
     xp = array_module(**named)
-    arrays = {name: array for name, array in named.items() if hasattr(array, "dtype")}
+    arrays = {name: array for name, array in named.items() if array is not None or name not in optional}
     for name, array in arrays.items():
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"{name} is {array!r}: pass an array")
         if array.dtype.kind != "f":
             raise TypeError(
                 f"{name} has dtype {array.dtype}: convert it to floats, as in {name}.astype(np.float32)"
@@ -55,6 +61,24 @@ def float_module(**named):
         found = ", ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{found}: convert them to one dtype, or gradients would not match their arrays")
     return xp
+
+
+def check_number(name, value, low=None, high=math.inf, whole=False):
+    """The value as a Python number, so that it changes no array's dtype, after checking that it is one.
+
+    Raises TypeError unless it is a number (an integer where `whole`); where low is given, ValueError unless it is
+    finite and low <= value <= high.
+
+    >>> check_number("eps", np.float64(0.5), low=0)
+    0.5
+    """
+    numbers = int | np.integer if whole else int | float | np.integer | np.floating
+    if isinstance(value, bool) or not isinstance(value, numbers):
+        raise TypeError(f"{name} is {value!r}: pass {'an integer' if whole else 'a number'}")
+    if low is not None and not (low <= value <= high and abs(value) < (2**63 if whole else math.inf)):
+        bounds = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
+        raise ValueError(f"{name} is {value}: it must be {' and '.join(bounds) or 'finite'}")
+    return int(value) if whole else float(value)
 
 
 def tree_map(function, tree, *others):
@@ -71,8 +95,8 @@ def tree_map(function, tree, *others):
         return function(tree, *others)
     for other in others:
         if not isinstance(other, dict) or other.keys() != tree.keys():
-            found = sorted(other) if isinstance(other, dict) else type(other).__name__
-            raise ValueError(f"the trees differ: {sorted(tree)} here, {found} there")
+            found = sorted(map(str, other)) if isinstance(other, dict) else type(other).__name__
+            raise ValueError(f"the trees differ: {sorted(map(str, tree))} here, {found} there")
     return {name: tree_map(function, leaf, *(other[name] for other in others)) for name, leaf in tree.items()}
 
 
@@ -82,25 +106,31 @@ def tree_items(tree, prefix=""):
     >>> list(tree_items({"a": {"key": 1, "value": 2}, "b": 3}))
     [('a.key', 1), ('a.value', 2), ('b', 3)]
     """
+    if not isinstance(tree, dict):
+        raise TypeError(f"the tree is a {type(tree).__name__}: pass a nested dict of arrays")
     for name, leaf in tree.items():
         if isinstance(leaf, dict):
             yield from tree_items(leaf, f"{prefix}{name}.")
         else:
-            yield prefix + name, leaf
+            yield f"{prefix}{name}", leaf
 
 
 def tree_from_items(items):
-    """The nested dict that `tree_items` took apart.
+    """The nested dict that `tree_items` took apart. Raises ValueError where a name is also a branch, or is there twice.
 
     >>> tree_from_items([("a.key", 1), ("a.value", 2), ("b", 3)])
     {'a': {'key': 1, 'value': 2}, 'b': 3}
     """
     tree = {}
     for dotted, leaf in items:
-        *parents, name = dotted.split(".")
+        *parents, name = str(dotted).split(".")
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, {})
+            if not isinstance(branch, dict):
+                raise ValueError(f"{parent} is a leaf, so {dotted} cannot be below it")
+        if name in branch:
+            raise ValueError(f"{dotted} is there twice, or is a branch as well as a leaf")
         branch[name] = leaf
     return tree
 
@@ -111,9 +141,9 @@ def to_device(tree, device):
     Also takes a single array. Raises ValueError for another device name, ImportError without CuPy and
     RuntimeError without a GPU; each says what to do.
     """
-    if device == "cpu":
+    if isinstance(device, str) and device == "cpu":
         return to_host(tree)
-    if device != "cuda":
+    if not isinstance(device, str) or device != "cuda":
         raise ValueError(f"device is {device!r}: choose 'cuda' or 'cpu'")
     try:
         import cupy
@@ -142,3 +172,25 @@ def to_host(tree):
     cupy = sys.modules.get("cupy")
     cupy_array = getattr(cupy, "ndarray", ())
     return tree_map(lambda leaf: cupy.asnumpy(leaf) if isinstance(leaf, cupy_array) else leaf, tree)
+
+
+def has_fast_twin(formula):
+    """Decorator: let the fused twin in `kernels` compute this formula, where there is one for these arrays.
+
+    Twins are for training: they take float32, on the CPU and on the GPU. float64 is for looking and checking, and
+    takes the formula as it stands. A forward twin returns its own type of cache, and that type finds the backward.
+    `f.formula` is the formula itself.
+    """
+
+    @functools.wraps(formula)
+    def fastest(*args, **kwargs):
+        from . import kernels  # when called, not before: kernels stand above the formulas that they replace
+
+        for twin in kernels.find(formula.__name__, args, kwargs):
+            result = twin(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return formula(*args, **kwargs)
+
+    fastest.formula = formula
+    return fastest

@@ -6,10 +6,12 @@ on the disk, renamed over it. A checksum over names, shapes, settings and every 
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ import safetensors.numpy
 
 from .backend import to_host, tree_from_items, tree_items, tree_map
 from .model import TokenformerConfig, TransformerConfig, check_params
+from .official import CheckpointError, from_official, load_official, official_files  # noqa: F401 (the contract's)
 
 FORMAT = 1  # of the metadata; to raise when an older minitf could not read what is written
 CONFIGS = {config.__name__: config for config in (TokenformerConfig, TransformerConfig)}
@@ -28,10 +31,6 @@ FOREIGN = {  # how files begin that are given by mistake
     b"\x80": "a pickle",
     b"\x93NUMPY": "a NumPy .npy file",
 }
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be read or written as a checkpoint; the message says what is wrong with it."""
 
 
 class Checkpoint(NamedTuple):
@@ -87,17 +86,31 @@ def load_training(path):
     """
     path = Path(path)
     record, arrays = _read(path)
+    _check_record(path, record)
     config = _config(path, record["config"])
     leaves = arrays | record["numbers"]
     lost = [name for name in record["names"] if name not in leaves]
     if lost:
         raise CheckpointError(f"{path} lacks {', '.join(lost)}, which its own list of names has")
-    trees = tree_from_items((name, leaves[name]) for name in record["names"])
     try:
-        check_params(trees["params"], config)
-    except ValueError as error:
+        if config.n_layers > len(leaves):  # a million layers would take long to list
+            raise ValueError(f"n_layers is {config.n_layers}, and there are {len(leaves)} tensors")
+        trees = tree_from_items((name, leaves[name]) for name in record["names"])
+        check_params(trees.get("params"), config)
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: config and tensors do not belong together: {error}") from error
     return Checkpoint(trees["params"], config, trees.get("state"), record["extra"])
+
+
+def save_official(path, params, config):
+    """Write a Tokenformer as the release's code reads it: a state dict in torch's zip format, atomically.
+
+    path: the file, or a folder, which gets pytorch_model.bin and, if it has none, a config.json.
+    The numbers keep their dtype: float16, float32 or float64.
+    Raises CheckpointError for what the release does not compute, such as a tau that growth holds, and as `save`.
+    """
+    for file, data in official_files(path, params, config):
+        _write(file, data)
 
 
 def _leaves(name, tree):
@@ -132,11 +145,11 @@ def _digest(record, arrays):
 
 
 def _write(path, data):
-    """Write bytes so that path holds all of them or what it held before, even if the power fails."""
+    """Write bytes, or what data(file) writes, so that path holds all or what it held before, power cuts included."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            data(file) if callable(data) else file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -150,6 +163,7 @@ def _write(path, data):
     finally:
         with contextlib.suppress(OSError):  # after the rename there is none; an error above says more
             temporary.unlink()
+    _remove_leftovers(path)
     with contextlib.suppress(OSError):  # Windows cannot open folders, some network disks cannot sync them
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -158,14 +172,41 @@ def _write(path, data):
             os.close(folder)
 
 
+def _remove_leftovers(path):
+    """Remove the temporary files of saves to this path that were killed: those an hour old, so nobody's at work."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
+
+
+def _check_record(path, record):
+    """Raise CheckpointError unless the record has the form that `save` gives it, whoever signed it."""
+    config, names, numbers = (record.get(name) for name in ("config", "names", "numbers"))
+    if not (
+        "extra" in record
+        and isinstance(config, dict)
+        and isinstance(config.get("kind"), str)
+        and isinstance(config.get("fields"), dict)
+        and isinstance(names, list)
+        and all(isinstance(name, str) and name.count(".") < 100 for name in names)
+        and isinstance(numbers, dict)
+        and all(isinstance(number, int | float) for number in numbers.values())
+    ):
+        raise CheckpointError(f"{path} is damaged: its metadata lack a part, or have it in another form")
+
+
 def _read(path):
     """The record and the arrays of a file, after every check that needs no config."""
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder: name the file in it")
-    with open(path, "rb") as file:
-        start = file.read(9)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a folder, or a device, and no file: name the file in it")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     if not start:
         raise CheckpointError(f"{path} is empty")
     for signature, kind in FOREIGN.items():
@@ -187,13 +228,14 @@ def _read(path):
     try:
         record = json.loads(metadata["minitf"])
         written, sha256 = record["format"], record.pop("sha256")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        computed = _digest(record, arrays)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: its metadata cannot be read ({error!r})") from error
     if written != FORMAT:
         raise CheckpointError(
             f"{path} has format {written} and this minitf reads {FORMAT}: use another version"
         )
-    if _digest(record, arrays) != sha256:
+    if computed != sha256:
         raise CheckpointError(f"{path} is damaged: its content does not match its checksum; use another copy")
     return record, arrays
 

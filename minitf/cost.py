@@ -4,9 +4,11 @@ A FLOP is one multiplication or one addition; a product of (m, k) and (k, n) mat
 paper (table 3) the formulas count matrix products only, and attention over the full T x T square.
 """
 
+import math
+
 import numpy as np
 
-from .backend import tree_items
+from .backend import check_number, tree_items
 from .model import parameter_shapes
 
 
@@ -18,7 +20,7 @@ def count_parameters(config):
     >>> count_parameters(released)
     151881216
     """
-    return sum(int(np.prod(shape)) for _, shape in tree_items(parameter_shapes(config)))
+    return sum(math.prod(shape) for _, shape in tree_items(parameter_shapes(config)))
 
 
 def count_layer_parameters(config):
@@ -28,7 +30,7 @@ def count_layer_parameters(config):
     paper, v1: lacked the factor 2 for key and value / ICLR: has it.
     """
     return sum(
-        int(np.prod(shape))
+        math.prod(shape)
         for name, shape in tree_items(parameter_shapes(config))
         if name.startswith("block_") and "_norm." not in name
     )
@@ -39,6 +41,7 @@ def forward_flops(config, context):
 
     From left: layers, token-token attention, logits (paper, table 3, with the T that its last row lacks).
     """
+    context = check_number("context", context, low=1, whole=True)
     layers = 2 * count_layer_parameters(config) * context
     attention = 4 * config.n_layers * config.d_model * context**2
     logits = 2 * config.vocab_size * config.d_model * context

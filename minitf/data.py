@@ -10,12 +10,13 @@ import html
 import importlib.util
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 
-from .backend import to_host
+from .backend import check_number, to_host
 
 # ----------------------------------------------------------------------------------------------- the plays
 
@@ -88,7 +89,7 @@ def load_shakespeare(split="train"):
     New names blur a loss on "heldout", so report both.
     Raises ValueError for another split, and what `load_plays` raises.
     """
-    if split not in ("train", "heldout", "scenes"):
+    if not isinstance(split, str) or split not in ("train", "heldout", "scenes"):
         raise ValueError(f"split is {split!r}: choose 'train', 'heldout' or 'scenes'")
     if split == "heldout":
         return "".join(_join(_plays()[title]) for title in HELDOUT_PLAYS)
@@ -149,10 +150,11 @@ def load_text(path, min_chars=1000):
     Raises FileNotFoundError, and ValueError for a folder, a file that is not UTF-8, and one that is empty or
     has fewer than min_chars characters.
     """
+    check_number("min_chars", min_chars, low=0)
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"{path} is a folder: name a text file in it")
-    if not path.exists():
+    if not os.path.exists(path):  # path.exists() raises other errors for names that no file can have
         raise FileNotFoundError(f"there is no file {path}: check the name, or give the full path")
     try:
         text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
@@ -184,7 +186,7 @@ class CharTokenizer:
     """
 
     def __init__(self, characters):
-        if not characters or len(set(characters)) != len(characters):
+        if not isinstance(characters, str) or not characters or len(set(characters)) != len(characters):
             raise ValueError("characters must be a string without repetitions: did you mean from_text?")
         self.characters = characters
         self._codes = _code_points(characters)
@@ -195,6 +197,7 @@ class CharTokenizer:
     @classmethod
     def from_text(cls, text):
         """The tokenizer of the characters of a text, sorted. Raises ValueError for an empty text."""
+        _check_text(text)
         if not text:
             raise ValueError("the text is empty: a tokenizer is made of its characters")
         return cls("".join(sorted(set(text))))
@@ -243,6 +246,7 @@ class BPETokenizer:
 
     def encode(self, text):
         """Ids of a text, int32 (n,). Every character has ids."""
+        _check_text(text)
         # no token crosses these line ends, and encoding the plays as one line takes three times the memory
         lines = re.split(r"(?<=[\w,.;:!?])(?=\n\w)", text, flags=re.ASCII)
         encoded = self.tokenizer.encode_batch_fast(lines, add_special_tokens=False)
@@ -281,7 +285,8 @@ def train_bpe(text, vocab_size):
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    if vocab_size < 256:
+    _check_text(text)
+    if check_number("vocab_size", vocab_size, low=0, high=2**31, whole=True) < 256:
         raise ValueError(f"vocab_size is {vocab_size}: the bytes alone take 256, ask for more")
     if not text:
         raise ValueError("the text is empty: there are no pairs to learn")
@@ -294,7 +299,13 @@ def train_bpe(text, vocab_size):
     return BPETokenizer(tokenizer)
 
 
+def _check_text(text):
+    if not isinstance(text, str):
+        raise TypeError(f"text is a {type(text).__name__}: pass a string")
+
+
 def _code_points(text):
+    _check_text(text)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
@@ -315,7 +326,7 @@ def _check_ids(ids, vocab_size):
 def _saved(name, text):
     try:
         return json.loads(text)[name]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"this is not a {name} written by to_json: it begins {str(text)[:30]!r}") from error
 
 
@@ -334,6 +345,7 @@ def batch(ids, step, batch_size, context, seed=0):
     np.True_
     """
     _check_windows(ids, batch_size, context)
+    step, seed = (check_number(name, n, whole=True) for name, n in (("step", step), ("seed", seed)))
     if step < 0 or seed < 0:
         raise ValueError(f"step is {step} and seed is {seed}: neither may be negative")
     starts = np.random.default_rng((seed, step)).integers(0, len(ids) - context, size=batch_size)
@@ -352,7 +364,7 @@ def heldout_batches(ids, batch_size, context, limit=None):
     _check_windows(ids, batch_size, context)
     count = (len(ids) - 1) // context
     if limit is not None:
-        if limit < 1:
+        if check_number("limit", limit, whole=True) < 1:
             raise ValueError(f"limit is {limit}: evaluate at least 1 window")
         limit = min(limit, count)
     starts = context * (np.arange(limit or count) * count // (limit or count))
@@ -363,6 +375,8 @@ def _check_windows(ids, batch_size, context):
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
         found = getattr(ids, "dtype", type(ids).__name__)
         raise TypeError(f"ids is {found}: pass a NumPy array of integers, as tokenizer.encode(text) returns")
+    for name, size in (("batch_size", batch_size), ("context", context)):
+        check_number(name, size, whole=True)
     if batch_size < 1 or context < 1:
         raise ValueError(f"batch_size is {batch_size} and context is {context}: both must be at least 1")
     if ids.ndim != 1 or len(ids) < context + 1:
@@ -387,7 +401,7 @@ def load_digits(split="train"):
     Source: UCI, Optical Recognition of Handwritten Digits, test part, as sklearn.datasets.load_digits.
     Raises ValueError for another split, ImportError without scikit-learn.
     """
-    if split not in ("train", "heldout"):
+    if not isinstance(split, str) or split not in ("train", "heldout"):
         raise ValueError(f"split is {split!r}: choose 'train' or 'heldout'")
     try:
         from sklearn import datasets

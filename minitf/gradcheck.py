@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .backend import tree_items, tree_map
+from .backend import check_number, float_module, tree_items, tree_map
 
 
 class Finding(NamedTuple):
@@ -53,6 +53,8 @@ def numerical_gradient(function, x, step=1e-6):
     >>> numerical_gradient(lambda x: (x**2).sum(), np.array([1.0, 3.0])).round(6)
     array([2., 6.])
     """
+    _check_float64("x", x)
+    step = check_number("step", step, low=1e-300)
     x = x.copy()  # entries are moved one at a time and put back; the caller's array is not touched
     grad = np.zeros_like(x)
     for index in np.ndindex(x.shape):
@@ -78,6 +80,8 @@ def check_gradients(forward, backward, arrays, seed=0, step=1e-6, tolerance=1e-6
     >>> print(check_gradients(square, square_backward, {"x": np.array([1.0, 3.0])}))
     wrong x: relative error 5.0e-01; at index (1,) expected -0.792629, got -0.396315
     """
+    check_number("tolerance", tolerance, low=0)
+    step = check_number("step", step, low=1e-300)
     out, grads, cotangent = _analytic(forward, backward, arrays, seed)
     findings = []
     for position, (name, got) in enumerate(zip(arrays, grads, strict=True)):
@@ -100,6 +104,7 @@ def directional_error(forward, backward, arrays, seed=0, step=1e-6):
 
     Cheap enough for a whole layer; it says that something is wrong, not where. Arguments as in `check_gradients`.
     """
+    step = check_number("step", step, low=1e-300)
     out, grads, cotangent = _analytic(forward, backward, arrays, seed)
     rng = np.random.default_rng((seed, 1))
     direction = [rng.standard_normal(a.shape) for a in arrays.values()]
@@ -114,6 +119,8 @@ def directional_error(forward, backward, arrays, seed=0, step=1e-6):
 
 def tree_directional_error(loss_and_grads, params, seed=0, step=1e-6):
     """`directional_error` for a whole model: loss_and_grads(params) -> loss, grads, both float64."""
+    step = check_number("step", step, low=1e-300)
+    _check_arguments(dict(tree_items(params)), seed)
     _, grads = loss_and_grads(params)
     # not default_rng(seed): init_params draws from that, and a direction along a key is one that theta ignores
     rng = np.random.default_rng((seed, 1))
@@ -129,12 +136,24 @@ def _relative(expected, got):
     return float(abs(expected - got) / max(abs(expected), abs(got), 1e-12))
 
 
-def _analytic(forward, backward, arrays, seed):
+def _check_float64(name, array):
+    float_module(**{str(name): array})
+    if np.isscalar(array):
+        raise TypeError(f"{name} is a single number: pass an array (np.asarray makes one)")
+    if array.dtype != np.float64:
+        raise TypeError(f"{name} is {array.dtype}: finite differences need float64 ({name}.astype(float))")
+
+
+def _check_arguments(arrays, seed):
+    check_number("seed", seed, low=0, whole=True)
+    if not (isinstance(arrays, dict) and arrays):
+        raise TypeError("arrays must be a dict of name -> float64 array, with at least one")
     for name, array in arrays.items():
-        if array.dtype != np.float64:
-            raise TypeError(
-                f"{name} is {array.dtype}: finite differences need float64 ({name}.astype(float))"
-            )
+        _check_float64(name, array)
+
+
+def _analytic(forward, backward, arrays, seed):
+    _check_arguments(arrays, seed)
     out, cache = forward(*arrays.values())
     cotangent = np.random.default_rng(seed).standard_normal(np.shape(out))
     grads = backward(cotangent, cache)

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .backend import array_module, to_host, tree_from_items, tree_items, tree_map
+from .backend import array_module, check_number, float_module, to_host, tree_from_items, tree_items, tree_map
 from .model import PARTS, TokenformerConfig, TransformerConfig, check_params, part_of
 
 KEYS = ("zero", "normal", "copy")
@@ -54,7 +54,7 @@ def grow(
     if not isinstance(config, TokenformerConfig):
         raise TypeError("grow appends tokens to a Tokenformer: to widen a Transformer, use net2net_widen")
     for name, choice, choices in (("key", key, KEYS), ("value", value, VALUES), ("tau", tau, TAUS)):
-        if choice not in choices:
+        if not isinstance(choice, str) or choice not in choices:
             raise ValueError(f"{name} is {choice!r}: choose one of {', '.join(choices)}")
     if value == "halved" and key != "copy":
         raise ValueError("value='halved' shares values out among copies: use it with key='copy'")
@@ -78,10 +78,12 @@ def grow(
     new = _with_tau(new, held or (None, None, None), held)
 
     std = {
-        "key": config.init_std if key_std is None else key_std,
-        "value": 2 / (config.n_layers * math.sqrt(config.d_model)) if value_std is None else value_std,
+        "key": config.init_std if key_std is None else check_number("key_std", key_std, low=0),
+        "value": 2 / (config.n_layers * math.sqrt(config.d_model))
+        if value_std is None
+        else check_number("value_std", value_std, low=0),
     }
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_number("seed", seed, low=0, whole=True))
 
     def grow_leaf(name, old):
         part = part_of(name)
@@ -117,7 +119,7 @@ def anneal_tau(config, progress):
     >>> [anneal_tau(grown, progress).tau("ffn") for progress in (0, 0.5, 1)]
     [8.0, 9.0, 10.0]
     """
-    if not 0 <= progress <= 1:
+    if not 0 <= check_number("progress", progress) <= 1:
         raise ValueError(f"progress is {progress}: it runs from 0 (tau as held) to 1 (sqrt(n))")
     if getattr(config, "held_tau", None) is None:
         raise ValueError("this config holds no tau: grow with tau='hold' first")
@@ -140,8 +142,12 @@ def grow_state(state, params):
     Raises ValueError where params are not old rows plus appended ones (as after net2net_widen).
     """
 
+    check_state(state)
+
     def pad(moment, array):
-        if moment.shape[1:] != array.shape[1:] or len(moment) > len(array):
+        float_module(moment=moment, param=array)
+        fits = 0 < moment.ndim == array.ndim and moment.shape[1:] == array.shape[1:]
+        if not fits or len(moment) > len(array):
             raise ValueError(
                 f"a moment of shape {moment.shape} does not grow into {array.shape} by appending rows: "
                 "start the optimizer anew with adamw_init"
@@ -151,6 +157,13 @@ def grow_state(state, params):
         return grown
 
     return {**state, "m": tree_map(pad, state["m"], params), "v": tree_map(pad, state["v"], params)}
+
+
+def check_state(state):
+    """Raise TypeError unless the state is what `adamw_init` or `adamw_step` returned, as far as its names tell."""
+    if not isinstance(state, dict) or not {"step", "m", "v"} <= state.keys():
+        raise TypeError("state must be a dict with step, m and v, as adamw_init and adamw_step return it")
+    check_number("step", state["step"], low=0, whole=True)
 
 
 # ---------------------------------------------------------------------------- Net2Net, the baseline
@@ -170,15 +183,15 @@ def net2net_widen(params, config, d_model=None, d_ff=None, seed=0):
         raise TypeError("net2net_widen widens a Transformer: a Tokenformer grows with grow")
     check_params(params, config)
     d, head_dim = config.d_model, config.head_dim
-    d_new = d if d_model is None else d_model
-    ff_new = config.d_ff if d_ff is None else d_ff
+    d_new = d if d_model is None else check_number("d_model", d_model, whole=True)
+    ff_new = config.d_ff if d_ff is None else check_number("d_ff", d_ff, whole=True)
     if d_new < d or ff_new < config.d_ff:
         raise ValueError(f"d_model {d} to {d_new}, d_ff {config.d_ff} to {ff_new}: growth does not shrink")
     if d_new % head_dim:
         raise ValueError(f"d_model={d_new} is not a multiple of the head width {head_dim}, which is kept")
     tied = config.tied and d_new % d == 0
     new = replace(config, d_model=d_new, n_heads=d_new // head_dim, d_ff=ff_new, tied=tied)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_number("seed", seed, low=0, whole=True))
     expand = _widening(d, d_new, rng)  # M
     if d_new % d and any((w == 0).any() for name, w in tree_items(params) if name.endswith("norm.weight")):
         raise ValueError("a norm weight is 0, so no isometry can carry its bias: widen by an integer factor")

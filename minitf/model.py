@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .attention import causal_attention_backward, causal_attention_forward, rotary_channels
-from .backend import array_module, to_host, tree_from_items, tree_items
+from .backend import array_module, check_number, to_host, tree_from_items, tree_items
 from .ops import (
+    check_choice,
     check_ids,
     check_like,
     cross_entropy_backward,
@@ -102,12 +103,19 @@ class TokenformerConfig:
         _check_sizes(self, "attention_tokens", "ffn_tokens")
         if self.proj_tokens is not None:
             _check_positive(self, "proj_tokens")
-        if self.ffn_blocks not in (1, 2):
+        if check_number("ffn_blocks", self.ffn_blocks, whole=True) not in (1, 2):
             raise ValueError(f"ffn_blocks is {self.ffn_blocks}: choose 1 (paper, release) or 2")
-        if self.theta not in KINDS:
+        if not isinstance(self.theta, str) or self.theta not in KINDS:
             raise ValueError(f"theta {self.theta!r} is unknown: choose one of {', '.join(KINDS)}")
         for part in PARTS:
             self.tau(part)
+        if self.held_tau is not None:
+            if not (isinstance(self.held_tau, tuple) and len(self.held_tau) == len(PARTS)):
+                raise ValueError(
+                    f"held_tau is {self.held_tau!r}: pass None, or a tuple of {', '.join(PARTS)}"
+                )
+            for tau in self.held_tau:
+                check_tau(tau, 1)
 
     @property
     def head_dim(self):
@@ -133,17 +141,22 @@ PARTS = ("attention", "proj", "ffn")
 def _check_positive(config, *names):
     for name in names:
         size = getattr(config, name)
-        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
+        if not isinstance(size, int | np.integer) or isinstance(size, bool) or not 1 <= size < 2**63:
             raise ValueError(f"{name} is {size!r}: it must be a positive integer")
+        object.__setattr__(config, name, int(size))  # products of NumPy's small integers would overflow
 
 
 def _check_sizes(config, *names):
     _check_positive(config, "vocab_size", "context", "n_layers", "d_model", "n_heads", *names)
     if config.d_model % config.n_heads:
         raise ValueError(f"{config.n_heads} heads do not divide d_model {config.d_model}")
-    if config.approximate not in ("none", "tanh"):
-        raise ValueError(f"approximate is {config.approximate!r}: choose 'none' or 'tanh'")
+    check_choice("approximate", config.approximate, ("none", "tanh"))
     rotary_channels(config.head_dim, config.rotary_fraction)
+    for name in ("init_std", "norm_eps"):
+        check_number(name, getattr(config, name), low=0)
+    for name in ("parametric_norm", "tied"):
+        if not isinstance(getattr(config, name), bool | np.bool_):
+            raise TypeError(f"{name} is {getattr(config, name)!r}: choose True or False")
 
 
 # ------------------------------------------------------------------------------------------- parameters
@@ -151,6 +164,10 @@ def _check_sizes(config, *names):
 
 def parameter_shapes(config):
     """The tree of a model's parameters, with the shape of each array instead of the array."""
+    if not isinstance(config, TokenformerConfig | TransformerConfig):
+        raise TypeError(
+            f"config is a {type(config).__name__}: pass a TokenformerConfig or a TransformerConfig"
+        )
     d = config.d_model
 
     def tokens(part):
@@ -199,7 +216,10 @@ def init_params(config, seed=0, dtype=np.float32):
     that write to the residual stream: "wang_init", N(0, (2 / (n_layers √d_model))²). Norms: weight 1, bias 0.
     Numbers are drawn in float64, so one seed gives the same model in every dtype.
     """
-    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind != "f":
+        raise TypeError(f"dtype is {np.dtype(dtype)}: parameters are floats, np.float32 or np.float64 say")
+    shapes = parameter_shapes(config)
+    rng = np.random.default_rng(check_number("seed", seed, low=0, whole=True))
     wang_std = 2 / (config.n_layers * math.sqrt(config.d_model))
 
     def draw(name, shape):
@@ -212,14 +232,14 @@ def init_params(config, seed=0, dtype=np.float32):
         std = wang_std if writes else config.init_std
         return (std * rng.standard_normal(shape)).astype(dtype)
 
-    return tree_from_items((name, draw(name, shape)) for name, shape in tree_items(parameter_shapes(config)))
+    return tree_from_items((name, draw(name, shape)) for name, shape in tree_items(shapes))
 
 
 def check_params(params, config):
     """Raise ValueError unless the tree has the names and shapes of the config, in one floating dtype."""
     expected = dict(tree_items(parameter_shapes(config)))
     found = dict(tree_items(params))
-    for name in expected.keys() | found.keys():
+    for name in expected | found:
         if name not in found:
             raise ValueError(
                 f"params lack {name}, which {type(config).__name__} has: do they belong together?"
@@ -380,12 +400,12 @@ def forward(params, ids, config, past=None):
     past: `cache.past` of the call on the tokens before these: generation then computes only what is new, with
     the same logits. Raises ValueError where past and ids together are longer than config.context.
     """
+    check_params(params, config)
     array_module(ids=ids, embedding=params["embedding"]["weight"])
     check_ids("ids", ids, config.vocab_size)
-    check_params(params, config)
     if ids.ndim < 1 or ids.size == 0:
         raise ValueError(f"ids have shape {ids.shape}: pass at least one token")
-    length = ids.shape[-1] + (past[0][0].shape[-2] if past is not None else 0)
+    length = ids.shape[-1] + (_past_length(past, config) if past is not None else 0)
     if length > config.context:
         raise ValueError(
             f"{length} tokens are more than the context of {config.context}: pass the last {config.context}, "
@@ -404,10 +424,24 @@ def forward(params, ids, config, past=None):
     return logits.reshape(*ids.shape, config.vocab_size), cache
 
 
+def _past_length(past, config):
+    try:
+        lengths = {key.shape[-2] for key, _ in past}
+    except (TypeError, ValueError, AttributeError, IndexError):
+        lengths = set()
+    if len(lengths) != 1 or len(past) != config.n_layers:
+        raise ValueError(
+            "past does not fit the config: pass cache.past of the call on the tokens before these"
+        )
+    return lengths.pop()
+
+
 def backward(dlogits, cache):
     """The tree of gradients, with the names and shapes of the parameters. dlogits: (..., T, vocab_size)."""
     params, config = cache.params, cache.config
-    check_like("dlogits", dlogits, (*cache.batch_shape, config.vocab_size))
+    check_like(
+        "dlogits", dlogits, (*cache.batch_shape, config.vocab_size), params["embedding"]["weight"].dtype
+    )
     grads = {}
     dx, dunembedding = linear_backward(dlogits.reshape(-1, config.vocab_size), cache.unembedding)
     dx, grads["norm"] = _norm_backward(dx, cache.norm)
@@ -444,13 +478,22 @@ def generate(params, prompt_ids, n_new, config, temperature=1.0, top_k=None, see
     last `context` tokens anew, as if the rest had never been there, which is slower.
     """
     prompt_ids = to_host(prompt_ids)
+    new = list(generate_steps(params, prompt_ids, n_new, config, temperature, top_k, seed))
+    return np.concatenate([prompt_ids.astype(np.int64), *(ids[..., None] for ids in new)], axis=-1)
+
+
+def generate_steps(params, prompt_ids, n_new, config, temperature=1.0, top_k=None, seed=0):
+    """Yield what `generate` appends as it comes, one token of every sequence a step: integers () or (B,)."""
+    check_params(params, config)
     check_ids("prompt_ids", prompt_ids, config.vocab_size)
     if prompt_ids.ndim not in (1, 2) or prompt_ids.size == 0:
         raise ValueError(f"prompt_ids have shape {prompt_ids.shape}: pass (T,) or (B, T) with T >= 1 tokens")
-    if n_new < 0 or temperature < 0 or (top_k is not None and top_k < 1):
+    n_new, temperature = check_number("n_new", n_new, whole=True), check_number("temperature", temperature)
+    top_k = None if top_k is None else check_number("top_k", top_k, whole=True)
+    if n_new < 0 or not 0 <= temperature < math.inf or (top_k is not None and top_k < 1):
         raise ValueError("n_new and temperature must be at least 0, and top_k at least 1")
     xp = array_module(embedding=params["embedding"]["weight"])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_number("seed", seed, low=0, whole=True))
     ids = window = prompt_ids.astype(np.int64)  # a uint8 prompt must not wrap new ids around
     past = None
     for _ in range(n_new):
@@ -458,16 +501,18 @@ def generate(params, prompt_ids, n_new, config, temperature=1.0, top_k=None, see
             past, window = None, ids[..., -config.context :]
         logits, cache = forward(params, xp.asarray(window), config, past)
         past = cache.past
-        window = _sample(to_host(logits[..., -1, :]), temperature, top_k, rng)[..., None]
+        new = _sample(to_host(logits[..., -1, :]), temperature, top_k, rng)
+        window = new[..., None]
         ids = np.concatenate([ids, window], axis=-1)
-    return ids
+        yield new
 
 
 def _sample(logits, temperature, top_k, rng):
     """One id per row of logits (..., vocab_size)."""
     if temperature == 0:
         return logits.argmax(axis=-1)
-    logits = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64) / temperature
+    with np.errstate(over="ignore"):  # a temperature near 0 makes -inf of all but the likeliest, as it should
+        logits = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         threshold = np.partition(logits, -top_k, axis=-1)[..., -top_k, None]
         logits = np.where(logits >= threshold, logits, -np.inf)

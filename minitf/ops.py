@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .backend import array_module, float_module
+from .backend import array_module, check_number, float_module, has_fast_twin
 
 Array = object  # a NumPy or CuPy array: which of them, the arrays themselves decide
 
@@ -24,6 +24,7 @@ class LinearCache(NamedTuple):
     bias: Array
 
 
+@has_fast_twin
 def linear_forward(x, weight, bias=None):
     """Linear layer, out = x Wᵀ + b. One row of `weight` is one output unit, as in torch.
 
@@ -33,8 +34,8 @@ def linear_forward(x, weight, bias=None):
     >>> linear_forward(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, 1.0]]))[0]
     array([[3., 2.]])
     """
-    float_module(x=x, weight=weight, bias=bias)
-    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+    float_module(x=x, weight=weight, bias=bias, optional=("bias",))
+    if weight.ndim != 2 or 0 in weight.shape or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"x has shape {x.shape} and weight {weight.shape}: weight must be (d_out, d_in) with d_in equal "
             "to the last axis of x. Is weight transposed?"
@@ -47,10 +48,11 @@ def linear_forward(x, weight, bias=None):
     return out, LinearCache(x, weight, bias)
 
 
+@has_fast_twin
 def linear_backward(dout, cache):
     """dx, dweight (and dbias, where a bias was given)."""
     x, weight, bias = cache
-    check_like("dout", dout, (*x.shape[:-1], weight.shape[0]))
+    check_like("dout", dout, (*x.shape[:-1], weight.shape[0]), x.dtype)
     rows, drows = x.reshape(-1, x.shape[-1]), dout.reshape(-1, dout.shape[-1])
     dx = dout @ weight
     dweight = drows.T @ rows
@@ -87,8 +89,8 @@ def normal_cdf_pdf(x):
     >>> print(cdf.round(4), pdf.round(4))
     [0.5   0.975] [0.3989 0.0584]
     """
-    xp = array_module(x=x)
-    k, coefficients = _ERFCX["f8" if x.dtype.itemsize == 8 else "f4"]
+    xp = float_module(x=x)
+    k, coefficients = _ERFCX["f8" if x.dtype.itemsize >= 8 else "f4"]
     x = xp.clip(x, -40, 40)  # beyond, Φ is 0 or 1 in every precision, and squares would overflow
     bell = xp.exp(-0.5 * x * x)
     u = 1 - 2 * k / (xp.abs(x) * math.sqrt(0.5) + k)
@@ -105,6 +107,7 @@ class GeluCache(NamedTuple):
     pdf: Array
 
 
+@has_fast_twin
 def gelu_forward(x, approximate="none"):
     """GeLU, out = x Φ(x), with Φ the cumulative normal distribution (Hendrycks and Gimpel, 2016).
 
@@ -115,9 +118,10 @@ def gelu_forward(x, approximate="none"):
     array([-0.1587,  0.    ,  0.8413])
     """
     xp = float_module(x=x)
+    check_choice("approximate", approximate, ("none", "tanh"))
     if approximate == "none":
         cdf, pdf = normal_cdf_pdf(x)
-    elif approximate == "tanh":
+    else:
         slope, near = (
             math.sqrt(2 / math.pi),
             xp.clip(x, -40, 40),
@@ -125,21 +129,21 @@ def gelu_forward(x, approximate="none"):
         tanh = xp.tanh(slope * (near + 0.044715 * near**3))
         cdf = 0.5 * (1 + tanh)
         pdf = 0.5 * (1 - tanh * tanh) * slope * (1 + 3 * 0.044715 * near * near)
-    else:
-        raise ValueError(f"approximate is {approximate!r}: choose 'none' or 'tanh'")
     return x * cdf, GeluCache(x, cdf, pdf)
 
 
+@has_fast_twin
 def gelu_backward(dout, cache):
     """dx = dout (Φ(x) + x φ(x))."""
     x, cdf, pdf = cache
-    check_like("dout", dout, x.shape)
+    check_like("dout", dout, x.shape, x.dtype)
     return dout * (cdf + x * pdf)
 
 
 # --------------------------------------------------------------------------------------------- softmax
 
 
+@has_fast_twin
 def softmax_forward(x):
     """Softmax over the last axis; the row maximum is subtracted first, so nothing overflows.
 
@@ -149,15 +153,17 @@ def softmax_forward(x):
     array([0.5, 0.5])
     """
     xp = float_module(x=x)
+    check_rows("x", x)
     exp = xp.exp(x - x.max(axis=-1, keepdims=True))
     out = exp / exp.sum(axis=-1, keepdims=True)
     return out, out
 
 
+@has_fast_twin
 def softmax_backward(dout, cache):
     """dx = out (dout - Σ dout out)."""
     out = cache
-    check_like("dout", dout, out.shape)
+    check_like("dout", dout, out.shape, out.dtype)
     return out * (dout - (dout * out).sum(axis=-1, keepdims=True))
 
 
@@ -171,6 +177,7 @@ class LayerNormCache(NamedTuple):
     bias: Array
 
 
+@has_fast_twin
 def layer_norm_forward(x, weight=None, bias=None, eps=1e-5):
     """Layer norm over the last axis, out = (x - mean) / √(var + eps), times weight plus bias if given.
 
@@ -180,7 +187,9 @@ def layer_norm_forward(x, weight=None, bias=None, eps=1e-5):
     >>> layer_norm_forward(np.array([1.0, 3.0]), eps=0.0)[0]
     array([-1.,  1.])
     """
-    xp = float_module(x=x, weight=weight, bias=bias)
+    xp = float_module(x=x, weight=weight, bias=bias, optional=("weight", "bias"))
+    check_rows("x", x)
+    eps = check_number("eps", eps, low=0)
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None and array.shape != x.shape[-1:]:
             raise ValueError(f"{name} has shape {array.shape}, but rows of x have {x.shape[-1]} entries")
@@ -192,10 +201,11 @@ def layer_norm_forward(x, weight=None, bias=None, eps=1e-5):
     return out, LayerNormCache(normed, inverse_std, weight, bias)
 
 
+@has_fast_twin
 def layer_norm_backward(dout, cache):
     """dx, followed by dweight and dbias where these were given; dx alone where neither was."""
     normed, inverse_std, weight, bias = cache
-    check_like("dout", dout, normed.shape)
+    check_like("dout", dout, normed.shape, normed.dtype)
     drows = dout.reshape(-1, dout.shape[-1])
     dnormed = dout if weight is None else dout * weight
     dcentered = dnormed - normed * (dnormed * normed).mean(axis=-1, keepdims=True)
@@ -218,6 +228,7 @@ class EmbeddingCache(NamedTuple):
     weight: Array
 
 
+@has_fast_twin
 def embedding_forward(ids, weight):
     """Look rows up, out = weight[ids].
 
@@ -231,14 +242,17 @@ def embedding_forward(ids, weight):
     """
     array_module(ids=ids, weight=weight)
     float_module(weight=weight)
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(f"weight has shape {weight.shape}: it must be (vocab_size, d)")
     check_ids("ids", ids, weight.shape[0])
     return weight[ids], EmbeddingCache(ids, weight)
 
 
+@has_fast_twin
 def embedding_backward(dout, cache):
     """dweight: every looked-up row gets the sum of the gradients of its copies."""
     ids, weight = cache
-    check_like("dout", dout, (*ids.shape, weight.shape[1]))
+    check_like("dout", dout, (*ids.shape, weight.shape[1]), weight.dtype)
     xp = array_module(dout=dout, weight=weight)
     dweight = xp.zeros_like(weight)
     xp.add.at(dweight, ids.reshape(-1), dout.reshape(-1, weight.shape[1]))
@@ -254,6 +268,7 @@ class CrossEntropyCache(NamedTuple):
     kept: Array
 
 
+@has_fast_twin
 def cross_entropy_forward(logits, targets, mask=None):
     """Mean of -log softmax(logits)[target] over the kept tokens, in nats.
 
@@ -266,6 +281,7 @@ def cross_entropy_forward(logits, targets, mask=None):
     """
     xp = array_module(logits=logits, targets=targets, mask=mask)
     float_module(logits=logits)
+    check_rows("logits", logits)
     check_like("targets", targets, logits.shape[:-1])
     check_ids("targets", targets, logits.shape[-1])
     if mask is not None:
@@ -287,10 +303,13 @@ def cross_entropy_forward(logits, targets, mask=None):
     return loss, CrossEntropyCache((exp / total).reshape(logits.shape), targets, kept)
 
 
+@has_fast_twin
 def cross_entropy_backward(dloss, cache):
     """dlogits = dloss (softmax(logits) - one_hot(targets)) / number of kept tokens; zero where masked."""
     probabilities, targets, kept = cache
     xp = array_module(probabilities=probabilities)
+    if not isinstance(dloss, int | float):
+        check_like("dloss", dloss, (), probabilities.dtype)
     drows = probabilities.reshape(-1, probabilities.shape[-1]).copy()
     drows[xp.arange(targets.size), targets] -= 1
     share = kept.astype(drows.dtype) / kept.sum().astype(drows.dtype)
@@ -300,10 +319,29 @@ def cross_entropy_backward(dloss, cache):
 # ---------------------------------------------------------------------------------------------- checks
 
 
-def check_like(name, array, shape):
-    """Raise ValueError unless `array` has this shape."""
+def check_like(name, array, shape, dtype=None):
+    """Raise TypeError unless `array` is one, of this dtype if one is given, and ValueError unless it has this shape."""
+    array_module(**{name: array})
+    if not hasattr(array, "shape"):
+        raise TypeError(f"{name} is a {type(array).__name__}: pass an array of shape {tuple(shape)}")
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, but {dtype} is needed, as in {name}.astype(np.{dtype})"
+        )
     if tuple(array.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {tuple(array.shape)}, but {tuple(shape)} is needed")
+
+
+def check_choice(name, value, choices):
+    """Raise ValueError unless the value is one of the strings to choose from."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose {' or '.join(map(repr, choices))}")
+
+
+def check_rows(name, array):
+    """Raise ValueError unless there is a last axis to work along."""
+    if array.ndim < 1 or array.shape[-1] < 1:
+        raise ValueError(f"{name} has shape {array.shape}: pass rows, (..., n), of at least one number")
 
 
 def check_ids(name, ids, vocab_size):

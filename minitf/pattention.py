@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .backend import array_module, float_module
+from .backend import array_module, check_number, float_module, has_fast_twin
 from .ops import Array, check_like, gelu_backward, gelu_forward, softmax_backward, softmax_forward
 
 KINDS = ("l2_norm_gelu", "gelu_l2_norm", "softmax", "l1_norm_gelu", "gelu")
@@ -29,6 +29,7 @@ class ThetaCache(NamedTuple):
     gelu: tuple  # the cache of the GeLU inside, or None
 
 
+@has_fast_twin
 def theta_forward(scores, kind="l2_norm_gelu", tau=None, approximate="none"):
     """Θ, from scores to weights, along the last axis of n parameter tokens. tau=None means √n.
 
@@ -47,6 +48,8 @@ def theta_forward(scores, kind="l2_norm_gelu", tau=None, approximate="none"):
     float_module(scores=scores)
     if scores.ndim < 1 or scores.shape[-1] < 1:
         raise ValueError(f"scores have shape {scores.shape}: the last axis must hold the parameter tokens")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"theta {kind!r} is unknown: choose one of {', '.join(KINDS)}")
     tau = check_tau(tau, scores.shape[-1])
     inverse, gelu = None, None
     if kind == "l2_norm_gelu":
@@ -65,18 +68,17 @@ def theta_forward(scores, kind="l2_norm_gelu", tau=None, approximate="none"):
     elif kind == "softmax":
         normed, _ = softmax_forward(scores)
         weights = tau**2 * normed
-    elif kind == "gelu":
+    else:  # "gelu"
         normed = scores
         weights, gelu = gelu_forward(scores, approximate)
-    else:
-        raise ValueError(f"theta {kind!r} is unknown: choose one of {', '.join(KINDS)}")
     return weights, ThetaCache(kind, tau, scores, inverse, normed, gelu)
 
 
+@has_fast_twin
 def theta_backward(dweights, cache):
     """dscores. For the L2 norm, with û = a/|a|:  da = (dû - û (û·dû)) / |a|  (paper, App. A, eq. 25)."""
     kind, tau, scores, inverse, normed, gelu = cache
-    check_like("dweights", dweights, scores.shape)
+    check_like("dweights", dweights, scores.shape, scores.dtype)
     if kind == "l2_norm_gelu":
         dnormed = tau * gelu_backward(dweights, gelu)
         return _l2_norm_backward(dnormed, normed, inverse)
@@ -103,6 +105,7 @@ class PattentionCache(NamedTuple):
     mask: Array
 
 
+@has_fast_twin
 def pattention_forward(
     x, key, value, kind="l2_norm_gelu", tau=None, scale=1.0, mask=None, approximate="none"
 ):
@@ -119,7 +122,7 @@ def pattention_forward(
     """
     float_module(x=x, key=key, value=value)
     array_module(x=x, mask=mask)
-    if key.ndim != 2 or value.ndim != 2 or x.ndim < 1:
+    if key.ndim != 2 or value.ndim != 2 or 0 in key.shape + value.shape or x.ndim < 1:
         raise ValueError(
             f"x has shape {x.shape}, key {key.shape}, value {value.shape}: "
             "key and value must be (n, d_in) and (n, d_out), one row per parameter token"
@@ -129,6 +132,7 @@ def pattention_forward(
     if key.shape[0] != value.shape[0]:
         raise ValueError(f"key has {key.shape[0]} tokens (rows) but value has {value.shape[0]}")
     scores = x @ key.T  # (..., d_in) -> (..., n)
+    scale = check_number("scale", scale, low=-math.inf)
     if scale != 1.0:
         scores = scores * scale
     if mask is not None:
@@ -139,10 +143,11 @@ def pattention_forward(
     return out, PattentionCache(x, key, value, scores, weights, theta, scale, mask)
 
 
+@has_fast_twin
 def pattention_backward(dout, cache):
     """dx, dkey, dvalue."""
     x, key, value, _, weights, theta, scale, mask = cache
-    check_like("dout", dout, (*x.shape[:-1], value.shape[1]))
+    check_like("dout", dout, (*x.shape[:-1], value.shape[1]), x.dtype)
     n = len(key)
     dvalue = weights.reshape(-1, n).T @ dout.reshape(-1, dout.shape[-1])
     dweights = dout @ value.T
@@ -158,15 +163,16 @@ def pattention_backward(dout, cache):
 
 def check_tau(tau, n):
     """tau as a number: √n where it is None. Raises ValueError unless it is positive and finite."""
-    tau = math.sqrt(n) if tau is None else float(tau)
-    if not 0 < tau < math.inf:
+    tau = math.sqrt(n) if tau is None else check_number("tau", tau)
+    if not (tau > 0 and 0 < tau * tau < math.inf):  # softmax and the L1 norm use its square
         raise ValueError(f"tau is {tau}: it must be positive and finite (None means sqrt(n))")
     return tau
 
 
 def _check_mask(mask, shape):
-    if mask.dtype != bool:
-        raise TypeError(f"mask has dtype {mask.dtype}: pass booleans, True where a token is kept")
+    if getattr(mask, "dtype", None) != "bool":
+        found = getattr(mask, "dtype", type(mask).__name__)
+        raise TypeError(f"mask has dtype {found}: pass booleans, True where a token is kept")
     try:
         fits = np.broadcast_shapes(mask.shape, shape) == tuple(shape)
     except ValueError:

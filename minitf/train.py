@@ -11,12 +11,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import checkpoint
-from .backend import array_module, tree_map
+from .backend import array_module, check_number, tree_map
 from .data import batch, heldout_batches
-from .growth import anneal_tau
+from .growth import anneal_tau, check_state
 from .model import check_params, forward, loss_and_grads
 from .ops import check_ids, cross_entropy_forward
-from .optim import adamw_init, adamw_step, clip_by_global_norm, warmup_cosine
+from .optim import adamw_init, adamw_step, check_betas, clip_by_global_norm, warmup_cosine
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,15 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "eval_every", "eval_windows"):
-            if getattr(self, name) < 1:
+            if check_number(name, getattr(self, name), whole=True) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         for name in ("floor_share", "warmup_share", "anneal_share"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= check_number(name, getattr(self, name)) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it is a share, from 0 to 1")
+        for name in ("peak_lr", "weight_decay", "max_norm"):
+            check_number(name, getattr(self, name), low=0)
+        check_number("seed", self.seed, low=0, whole=True)
+        check_betas(self.betas)
 
     def lr(self, step):
         """Learning rate of a step, 0 to steps - 1."""
@@ -85,6 +89,12 @@ def train_model(
     """
     check_params(params, config)
     check_ids("ids", ids, config.vocab_size)
+    if not isinstance(settings, TrainConfig):
+        raise TypeError(f"settings is a {type(settings).__name__}: pass a TrainConfig")
+    if state is not None:
+        check_state(state)
+    if checkpoint_every is not None:
+        check_number("checkpoint_every", checkpoint_every, low=1, whole=True)
     xp = array_module(params["embedding"]["weight"])
     params = tree_map(lambda p: p.copy(), params)
     state = adamw_init(params) if state is None else tree_map(_copy, state)
@@ -138,6 +148,7 @@ def evaluate(params, config, ids, batch_size=16, limit=None):
 
     limit: at most so many windows, spread by `data.heldout_batches`; None takes all.
     """
+    check_params(params, config)
     xp = array_module(params["embedding"]["weight"])
     total, count = 0.0, 0
     for inputs, targets in heldout_batches(ids, batch_size, config.context, limit):

@@ -33,7 +33,8 @@ def relative_error(got, expected):
 def tree_error(got, expected):
     """The largest relative error of any leaf, and the leaf's name."""
     errors = tree_map(relative_error, got, expected)
-    return max((error, name) for name, error in tree_items(errors))
+    # max() over tuples would step over a NaN
+    return max((np.inf if np.isnan(error) else error, name) for name, error in tree_items(errors))
 
 
 def fingerprint(*trees):

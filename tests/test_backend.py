@@ -9,7 +9,7 @@ import helpers
 import numpy as np
 import pytest
 
-from minitf import attention, backend, growth, model, ops, optim, pattention
+from minitf import attention, backend, growth, kernels, model, ops, optim, pattention
 from minitf.backend import array_module, to_device, to_host, tree_from_items, tree_items, tree_map
 
 configs = pytest.mark.parametrize("config", helpers.CONFIGS.values(), ids=helpers.CONFIGS)
@@ -54,9 +54,16 @@ def test_every_pair_gives_numpys_numbers(cupy, pair):
         same(got, expected)
 
 
+@pytest.fixture
+def formulas_only():
+    """NumPy's fused twins round differently from the formulas, which are what runs on the stand-in."""
+    with kernels.resting():
+        yield
+
+
 @configs
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_training_whole_models_gives_numpys_numbers(cupy, config, dtype):
+def test_training_whole_models_gives_numpys_numbers(cupy, formulas_only, config, dtype):
     params = helpers.random_params(config, dtype=dtype)
     batch = helpers.random_batch(config)
     device_params = to_device(params, "cuda")

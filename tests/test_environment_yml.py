@@ -38,11 +38,11 @@ def parse_pip(line):
 
 
 def wanted():
-    """What pyproject.toml asks for, all extras but cuda13 (one CUDA is enough)."""
+    """What pyproject.toml asks for: one CUDA is enough, and what only speeds up or only CI needs is left out."""
     extras = PROJECT["optional-dependencies"]
     lines = [
         *PROJECT["dependencies"],
-        *(line for extra in extras if extra != "cuda13" for line in extras[extra]),
+        *(line for extra in ("course", "test", "oracle", "cuda12") for line in extras[extra]),
     ]
     return dict(map(parse_pip, lines))
 

@@ -96,7 +96,8 @@ def is_arithmetic(node):
     """Shapes, slices, checks and messages are not formulas."""
     if isinstance(node, ast.Raise | ast.Slice | ast.Compare):
         return False
-    is_check = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check_like"
+    called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+    is_check = called.startswith("check_") or called in ("array_module", "float_module")
     return not (is_check or (isinstance(node, ast.Attribute) and node.attr == "shape"))
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("jupytext")
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = sorted((NOTEBOOKS / "src").glob("*.py"))
-FIRST_LESSONS = ("00", "02", "04", "05")
+FIRST_LESSONS = ("00", "01", "02", "03", "04", "05")
 MAX_BYTES = 300_000
 
 

@@ -220,9 +220,11 @@ show(
 #
 # ## Where to go from here
 #
-# ![The parts of a TokenFormer from the characters to the loss, with the lesson that builds each: 02 the Pattentions, 04 the gradients, 05 the whole model, 00 this page.](../figures/course_map.png)
+# ![The parts of a TokenFormer from the characters to the loss, with the lesson that builds each: 01 attention, 02 the Pattentions, 03 the normalizer inside them, 04 the gradients, 05 the whole model, 00 this page.](../figures/course_map.png)
 #
+# - **01 Compute attention by hand**: tokens that look at tokens, from three keys on paper to a causal head.
 # - **02 Turn a weight matrix into tokens**: Pattention by hand, beside the linear layer, the MLP and attention.
+# - **03 Choose a normalizer**: what $\Theta$ has to do, six candidates, and why $\sqrt n$.
 # - **04 Backpropagate by hand**: every gradient, derived and then proved right.
 # - **05 Train a tiny TokenFormer**: assemble it, train it beside a Transformer, and judge the result.
 #
@@ -266,4 +268,4 @@ show(
 # - Wang et al., *TokenFormer: Rethinking Transformer Scaling with Tokenized Model Parameters*, arXiv 2410.23168,
 #   sections 3.2 and 3.3.
 #
-# **Next**: lesson 02.
+# **Next**: lesson 01; or lesson 02, if you know attention.

@@ -499,4 +499,4 @@ show(fig, alt=alt, digest="largest of rows 2 and 5: " + "; ".join(numbers))
 # - Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016: section 2.
 # - Released code, github.com/Haiyang-W/TokenFormer: class `Pattention`; issues #13, #16.
 #
-# **Next**: lesson 04 runs this layer backwards and proves the gradients right.
+# **Next**: lesson 03 asks what else $\Theta$ could be; lesson 04 runs this layer backwards.

@@ -296,7 +296,7 @@ print("all three beat the table of letter pairs on plays that they have never se
 # %% [markdown]
 # **What this does not show.** One seed, one learning rate for all, 300 steps: a difference of a few hundredths
 # between the models is noise, and a larger one may only say whom this learning rate suits. A comparison that
-# counts needs several seeds and a tuned learning rate for each model; lesson 07 does it.
+# counts needs several seeds and a tuned learning rate for each model.
 #
 # ## 7 What it writes
 #
@@ -375,8 +375,8 @@ for value in ("zero", "normal"):
     )
 
 # %% [markdown]
-# Lesson 00 shows an exact growth live; lesson 06 asks what the new tokens learn afterwards, and why holding $\tau$
-# for ever starves them.
+# Lesson 00 shows an exact growth live. What the new tokens learn afterwards, and why holding $\tau$ for ever starves
+# them, is the question that comes next: `growth.anneal_tau` moves $\tau$ to $\sqrt n$ during a stage.
 #
 # ## 9 The figure
 
@@ -469,4 +469,4 @@ show(
 # - The release: `megatron/model/tokenformer.py` (block), `megatron/checkpointing.py` (growing), `configs/tokenformer/`.
 # - Loshchilov and Hutter, *Decoupled weight decay regularization* (AdamW), ICLR 2019.
 #
-# **Next**: lesson 00, if you have not grown the larger trained model yet; lesson 06, to grow without forgetting.
+# **Next**: lesson 00 again. Its model is the one that you can build now, trained for longer: grow it, train it on.

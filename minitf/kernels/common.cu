@@ -1,0 +1,70 @@
+// What the kernels share. cuda.py joins all .cu files into one module and compiles it twice: `real` is float
+// or double (-DREAL=...). ASCII only: NVRTC gets its source through a file in the machine's own encoding.
+//
+// Rows. Most formulas work along the last axis, one row at a time. A team of threads owns a row:
+//     a warp, for rows of up to 1024 entries:  blockDim = (32, 8), eight rows per block, no barrier;
+//     a block, for longer rows:                blockDim = (256, 1).
+// A kernel may loop over its row several times. Only the first loop reads DRAM: the row is small, and the same
+// threads read the same entries again from the cache. These kernels are bound by DRAM, so that is one pass.
+//
+// Nothing here depends on the order in which blocks or warps happen to run: results repeat to the last bit.
+
+typedef REAL real;
+
+#define THREADS 256
+#define ALL_LANES 0xffffffffu
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+
+// The row of this thread's team. Teams beyond the last row return at once; a team leaves as a whole, so the
+// shuffles and barriers of the others stay complete.
+__device__ long long team_row()
+{
+    return (long long)blockIdx.x * blockDim.y + threadIdx.y;
+}
+
+__device__ real warp_sum(real value)
+{
+    for (int lane = 16; lane > 0; lane /= 2)
+        value += __shfl_xor_sync(ALL_LANES, value, lane);
+    return value; // the same bits in every lane: a + b is b + a
+}
+
+__device__ real warp_max(real value)
+{
+    for (int lane = 16; lane > 0; lane /= 2)
+        value = fmax(value, __shfl_xor_sync(ALL_LANES, value, lane));
+    return value;
+}
+
+// Sum over a team of blockDim.x threads, known to all of them.
+__device__ real team_sum(real value)
+{
+    value = warp_sum(value);
+    if (blockDim.x == 32)
+        return value;
+    __shared__ real partial[THREADS / 32];
+    __syncthreads(); // a slow warp may still be reading the last sum
+    if (threadIdx.x % 32 == 0)
+        partial[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = 0;
+    for (int warp = 0; warp < (int)blockDim.x / 32; warp++)
+        value += partial[warp];
+    return value;
+}
+
+__device__ real team_max(real value)
+{
+    value = warp_max(value);
+    if (blockDim.x == 32)
+        return value;
+    __shared__ real partial[THREADS / 32];
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        partial[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = partial[0];
+    for (int warp = 1; warp < (int)blockDim.x / 32; warp++)
+        value = fmax(value, partial[warp]);
+    return value;
+}

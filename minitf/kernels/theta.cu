@@ -1,0 +1,110 @@
+// Theta, from the scores of n parameter tokens to their weights (pattention.theta_forward and theta_backward):
+//
+//     l2_norm_gelu   w = GeLU(scale u),     u = a / |a|_2          scale = tau
+//     gelu_l2_norm   w = scale u,           u = g / |g|_2, g = GeLU(a)
+//     l1_norm_gelu   w = GeLU(scale u),     u = a / |a|_1          scale = tau^2
+//     softmax        w = scale softmax(a)                          scale = tau^2
+//     gelu           w = GeLU(a)
+//
+// A row of zeros has no direction: its inverse norm is 0, and so are its weights and gradients.
+
+enum Kind { L2_NORM_GELU, GELU_L2_NORM, SOFTMAX, L1_NORM_GELU, GELU }; // the order of KINDS
+
+#define SMALLEST_NORMAL (sizeof(real) == 8 ? real(2.2250738585072014e-308) : real(1.1754943508222875e-38))
+
+// What the norm is taken of.
+__device__ real before_norm(real a, int kind, int approximate)
+{
+    return kind == GELU_L2_NORM ? gelu(a, approximate) : a;
+}
+
+// Gradient of the loss with respect to u.
+__device__ real dnormed(real dw, real u, int kind, int approximate, real scale)
+{
+    return kind == GELU_L2_NORM ? scale * dw : scale * dw * gelu_slope(scale * u, approximate);
+}
+
+KERNEL theta_forward(const real *scores, real *weights, real *inverse_norm, long long rows, int n, int kind,
+                     int approximate, real scale)
+{
+    const long long row = team_row();
+    if (row >= rows)
+        return;
+    const real *a = scores + row * n;
+    real *w = weights + row * n;
+
+    if (kind == SOFTMAX) {
+        softmax_row(a, w, n, n, 1, scale);
+        return;
+    }
+    if (kind == GELU) {
+        for (int i = threadIdx.x; i < n; i += blockDim.x)
+            w[i] = gelu(a[i], approximate);
+        return;
+    }
+
+    // 1 / |x|. x is divided by its largest entry first: squares of entries above 1e19 overflow float.
+    real largest = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        largest = fmax(largest, fabs(before_norm(a[i], kind, approximate)));
+    largest = team_max(largest);
+    const bool alive = largest > SMALLEST_NORMAL;
+    real norm = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real unit = before_norm(a[i], kind, approximate) / (alive ? largest : 1);
+        norm += kind == L1_NORM_GELU ? fabs(unit) : unit * unit;
+    }
+    norm = team_sum(norm);
+    if (kind != L1_NORM_GELU)
+        norm = sqrt(norm);
+    const real inverse = alive ? 1 / largest / norm : 0;
+    if (threadIdx.x == 0)
+        inverse_norm[row] = inverse;
+
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real scaled = scale * (before_norm(a[i], kind, approximate) * inverse);
+        w[i] = kind == GELU_L2_NORM ? scaled : gelu(scaled, approximate);
+    }
+}
+
+KERNEL theta_backward(const real *dweights, const real *scores, const real *weights, const real *inverse_norm,
+                      real *dscores, long long rows, int n, int kind, int approximate, real scale)
+{
+    const long long row = team_row();
+    if (row >= rows)
+        return;
+    const real *dw = dweights + row * n, *a = scores + row * n, *w = weights + row * n;
+    real *da = dscores + row * n;
+
+    if (kind == GELU) {
+        for (int i = threadIdx.x; i < n; i += blockDim.x)
+            da[i] = dw[i] * gelu_slope(a[i], approximate);
+        return;
+    }
+    if (kind == SOFTMAX) { // da = w (dw - sum dw softmax), where softmax = w / scale
+        real dot = 0;
+        for (int i = threadIdx.x; i < n; i += blockDim.x)
+            dot += dw[i] * (w[i] / scale);
+        dot = team_sum(dot);
+        for (int i = threadIdx.x; i < n; i += blockDim.x)
+            da[i] = w[i] * (dw[i] - dot);
+        return;
+    }
+
+    // Back through the norm, u = x / |x|:  dx = (du - u (u . du)) / |x|; for |x|_1, sign(x) takes the place of
+    // the first u (paper, App. A, eq. 25).
+    const real inverse = inverse_norm[row];
+    real dot = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real u = before_norm(a[i], kind, approximate) * inverse;
+        dot += u * dnormed(dw[i], u, kind, approximate, scale);
+    }
+    dot = team_sum(dot);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real u = before_norm(a[i], kind, approximate) * inverse;
+        const real du = dnormed(dw[i], u, kind, approximate, scale);
+        const real sign = a[i] > 0 ? 1 : a[i] < 0 ? -1 : 0;
+        const real dx = inverse * (du - (kind == L1_NORM_GELU ? sign : u) * dot);
+        da[i] = kind == GELU_L2_NORM ? dx * gelu_slope(a[i], approximate) : dx;
+    }
+}
