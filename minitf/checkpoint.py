@@ -221,7 +221,7 @@ def _read(path):
                 )
             # a copy, because the file may be mapped into memory
             arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:  # the last two: bfloat16
         raise CheckpointError(
             f"{path} is cut off, damaged or no safetensors file (safetensors says: {error})"
         ) from error

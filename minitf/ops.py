@@ -309,7 +309,7 @@ def cross_entropy_backward(dloss, cache):
     probabilities, targets, kept = cache
     xp = array_module(probabilities=probabilities)
     if not isinstance(dloss, int | float):
-        check_like("dloss", dloss, (), probabilities.dtype)
+        check_like("dloss", dloss, ())
     drows = probabilities.reshape(-1, probabilities.shape[-1]).copy()
     drows[xp.arange(targets.size), targets] -= 1
     share = kept.astype(drows.dtype) / kept.sum().astype(drows.dtype)
