@@ -157,11 +157,14 @@ def _write(path, data):
         raise FileNotFoundError(
             f"there is no folder {path.parent} to write {path.name} to: make it first"
         ) from error
-    except OSError as error:
-        before = "the file of before is untouched" if path.is_file() else "nothing was written"
-        raise CheckpointError(f"{path} could not be written, {before}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+        before = "the file of before is untouched" if os.path.isfile(path) else "nothing was written"
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path} could not be written, {before}: {reason}") from error
     finally:
-        with contextlib.suppress(OSError):  # after the rename there is none; an error above says more
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # after the rename there is none; an error above says more
             temporary.unlink()
     _remove_leftovers(path)
     with contextlib.suppress(OSError):  # Windows cannot open folders, some network disks cannot sync them
@@ -198,9 +201,9 @@ def _check_record(path, record):
 
 def _read(path):
     """The record and the arrays of a file, after every check that needs no config."""
-    if not path.exists():
+    if not os.path.exists(path):  # path.exists() raises for a name that no file can have
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path} is a folder, or a device, and no file: name the file in it")
     try:
         with open(path, "rb") as file:
@@ -221,7 +224,12 @@ def _read(path):
                 )
             # a copy, because the file may be mapped into memory
             arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:  # the last two: bfloat16
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        TypeError,
+        AttributeError,
+    ) as error:  # the last two: bfloat16
         raise CheckpointError(
             f"{path} is cut off, damaged or no safetensors file (safetensors says: {error})"
         ) from error

@@ -309,6 +309,7 @@ def cross_entropy_backward(dloss, cache):
     probabilities, targets, kept = cache
     xp = array_module(probabilities=probabilities)
     if not isinstance(dloss, int | float):
+        float_module(dloss=dloss)
         check_like("dloss", dloss, ())
     drows = probabilities.reshape(-1, probabilities.shape[-1]).copy()
     drows[xp.arange(targets.size), targets] -= 1
