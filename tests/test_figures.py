@@ -11,7 +11,8 @@ from minitf import checkpoint, evaluate
 from minitf.data import CharTokenizer, load_shakespeare
 
 FIGURES = Path(__file__).parents[1] / "figures"
-SCRIPTS = sorted(FIGURES.glob("*.py"))
+NOT_MEASURED_YET = {"speed"}  # the script is there; its run on a quiet machine is not
+SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.stem not in NOT_MEASURED_YET)
 MEASURED = sorted(FIGURES.glob("*.json"))
 
 
@@ -26,6 +27,11 @@ def redraw(script, folder):
 
 def test_there_are_figures():
     assert len(SCRIPTS) >= 3
+
+
+def test_what_is_not_measured_has_no_picture_and_no_numbers():
+    for name in NOT_MEASURED_YET:
+        assert [path.suffix for path in FIGURES.glob(f"{name}.*")] == [".py"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

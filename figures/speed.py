@@ -1,0 +1,408 @@
+"""How fast is a training step? minitf beside torch, and beside the matrix products alone, in one interleaved run.
+
+    python figures/speed.py             measures (about 10 minutes; needs torch) and draws
+    python figures/speed.py --redraw    draws from speed.json
+
+Every engine gets the same weights and the same batch, and does forward, backward and AdamW. One step of each in
+turn, so that a noisy machine disturbs all alike; medians are reported. Two limits stand beside them: the same
+matrix products alone in the same BLAS, and the largest speed that one big product reaches.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+if os.environ.pop("OPENBLAS_CORETYPE", None):  # set for old builds, it would slow a current one down
+    os.environ.pop("OPENBLAS_L2_SIZE", None)
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+
+import matplotlib.pyplot as plt
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from minitf import (
+    FlopCounter,
+    TokenformerConfig,
+    TransformerConfig,
+    adamw_init,
+    adamw_step,
+    count_parameters,
+    init_params,
+    loss_and_grads,
+    plot,
+    training_flops,
+    tree_items,
+    tree_map,
+)
+from minitf.train import progress
+
+STEM = Path(__file__).with_suffix("")
+ALT = (
+    "Four panels. First: milliseconds per training step against parameters for minitf, torch eager, torch.compile and "
+    "the matrix products alone, for Tokenformers and Transformers. Second: share of the step that the matrix products "
+    "alone would take. Third: step time against parameter tokens at fixed width. Fourth: step time against "
+    "sequence length. In the last two, FLOPs from the formula are drawn beside the measured points."
+)
+SETTLE = 0.05  # seconds between two engines: idle OpenMP and BLAS threads spin for a while
+VOCABULARY = 96
+
+
+def tokenformer(d, layers, heads, n, context):
+    return TokenformerConfig(VOCABULARY, context, layers, d, heads, attention_tokens=n, ffn_tokens=4 * n)
+
+
+def transformer(d, layers, heads, context):
+    return TransformerConfig(VOCABULARY, context, layers, d, heads, d_ff=4 * d)
+
+
+SIZES = {  # name: (config, batch size)
+    "Tokenformer 0.1M": (tokenformer(64, 2, 4, 64, 64), 16),
+    "Tokenformer 1M": (tokenformer(128, 4, 4, 128, 128), 16),
+    "Tokenformer 10M": (tokenformer(320, 6, 10, 320, 128), 8),
+    "Transformer 0.1M": (transformer(64, 2, 4, 64), 16),
+    "Transformer 1M": (transformer(128, 4, 4, 128), 16),
+    "Transformer 10M": (transformer(320, 6, 10, 128), 8),
+}
+TOKENS_SCAN = {n: (tokenformer(128, 2, 4, n, 128), 16) for n in (64, 128, 256, 512, 1024)}
+CONTEXT_SCAN = {
+    context: (tokenformer(128, 2, 4, 128, context), 2048 // context) for context in (64, 128, 256, 512, 1024)
+}
+
+
+# ------------------------------------------------------------------------------------------------ engines
+
+
+def make_batch(config, batch_size):
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (batch_size, config.context + 1))
+    return ids[:, :-1].copy(), ids[:, 1:].copy()
+
+
+def minitf_engine(config, batch_size):
+    params = init_params(config)
+    state = adamw_init(params)
+    ids, targets = make_batch(config, batch_size)
+
+    def step():
+        nonlocal params, state
+        loss, grads = loss_and_grads(params, ids, targets, config)
+        params, state = adamw_step(params, grads, state, lr=1e-3)
+        return float(loss)
+
+    return step
+
+
+def torch_engine(config, batch_size, compiled=False):
+    import torch
+
+    from minitf import oracle
+
+    params = oracle.to_torch(init_params(config))
+    leaves = [leaf for _, leaf in tree_items(params)]
+    groups = [
+        {"params": [p for p in leaves if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in leaves if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+    ids, targets = (torch.tensor(array) for array in make_batch(config, batch_size))
+
+    def forward(ids, targets):
+        return oracle.loss(params, ids, targets, config)
+
+    forward = torch.compile(forward) if compiled else forward
+
+    def step():
+        optimizer.zero_grad()
+        loss = forward(ids, targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def products_engine(config, batch_size):
+    """The matrix products of one training step and nothing else, on arrays that are there already."""
+    counter = FlopCounter()
+    ids, targets = make_batch(config, batch_size)
+    loss_and_grads(tree_map(counter.wrap, init_params(config)), ids, targets, config)
+    assert counter.flops == batch_size * training_flops(config, config.context)
+    rng = np.random.default_rng(0)
+
+    def array(shape):
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    products = [(array(left), array(right)) for left, right in sorted(set(counter.shapes))]
+    products = [
+        (left, right, left @ right, counter.shapes.count((left.shape, right.shape)))
+        for left, right in products
+    ]
+
+    def step():
+        for left, right, out, times in products:
+            for _ in range(times):
+                np.matmul(left, right, out=out)
+
+    return step
+
+
+ENGINES = {
+    "minitf": minitf_engine,
+    "torch eager": torch_engine,
+    "torch.compile": lambda config, batch_size: torch_engine(config, batch_size, compiled=True),
+    "products alone": products_engine,
+}
+
+
+# ---------------------------------------------------------------------------------------------- measuring
+
+
+def interleave(steps, repeats):
+    """Median seconds of each step function."""
+    seconds = {name: [] for name in steps}
+    for repeat in range(repeats + 1):  # one to warm up
+        for name, step in steps.items():
+            time.sleep(SETTLE)
+            start = time.perf_counter()
+            step()
+            if repeat > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def measure_size(config, batch_size, engines, repeats):
+    steps, first_loss = {}, {}
+    for name in engines:
+        step = ENGINES[name](config, batch_size)
+        try:
+            first_loss[name] = step()  # torch.compile compiles here
+        except Exception as error:
+            if name != "torch.compile":
+                raise
+            print(f"torch.compile does not run here: {type(error).__name__}", file=sys.stderr)
+        else:
+            steps[name] = step
+    losses = [loss for loss in first_loss.values() if loss is not None]
+    assert max(losses) - min(losses) < 1e-3, f"the engines do not compute the same loss: {first_loss}"
+    seconds = interleave(steps, repeats)
+    return {
+        "config": repr(config),
+        "parameters": count_parameters(config),
+        "tokens": batch_size * config.context,
+        "flops": batch_size * training_flops(config, config.context),
+        "seconds": {name: round(value, 6) for name, value in seconds.items()},
+        "first_loss": {name: round(loss, 5) for name, loss in first_loss.items() if loss is not None},
+    }
+
+
+def peak_flops(size=2048, repeats=7):
+    """FLOP/s of one large float32 product in this BLAS: the machine's speed, for all practical purposes."""
+    a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+    out = np.empty_like(a)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        np.matmul(a, a, out=out)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
+def peak_memory(engine, name):
+    """Bytes that three training steps add to a fresh process of that engine, per token of the batch."""
+    command = [sys.executable, __file__, "--memory-of", engine, name]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def print_memory(engine, name):
+    import resource
+
+    config, batch_size = SIZES[name]
+    step = ENGINES[engine](config, batch_size)
+    ENGINES[engine](*SIZES["Tokenformer 0.1M"])()  # loads what the engine loads once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((after - before) * 1024 // (batch_size * config.context))
+
+
+def run(repeats):
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    sizes = {
+        name: measure_size(config, batch_size, ENGINES, repeats)
+        for name, (config, batch_size) in progress(SIZES.items(), "sizes")
+    }
+    few = ("minitf", "products alone")
+    scans = {
+        name: {
+            key: measure_size(config, batch_size, few, repeats)
+            for key, (config, batch_size) in progress(scan.items(), name)
+        }
+        for name, scan in (("parameter tokens", TOKENS_SCAN), ("context", CONTEXT_SCAN))
+    }
+    memory = {
+        name: {engine: peak_memory(engine, name) for engine in ("minitf", "torch eager")}
+        for name in ("Tokenformer 1M", "Transformer 1M")
+    }
+    blas = next(
+        info for info in threadpool_info() if info["user_api"] == "blas" and "numpy" in info["filepath"]
+    )
+    measured = {
+        "command": "python figures/speed.py",
+        "repeats": repeats,
+        "machine": f"{platform.system()} {platform.machine()}, {cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+        "threads": {
+            "minitf": os.environ.get("MINITF_NUM_THREADS", "all cores"),
+            "torch": torch.get_num_threads(),
+        },
+        "blas": {key: blas.get(key) for key in ("internal_api", "version", "architecture", "num_threads")},
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+        },
+        "peak_flops_per_second": round(peak_flops()),
+        "sizes": sizes,
+        "scans": scans,
+        "memory_bytes_per_token": memory,
+        "gpu": "not measured yet",
+    }
+    STEM.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    print_table(measured)
+
+
+def cpu_name():
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown processor"
+
+
+def print_table(measured):
+    peak = measured["peak_flops_per_second"] / 1e9
+    print(f"{measured['machine']}; {measured['blas']}; one large product: {peak:.0f} GFLOP/s")
+    ratios = "minitf/eager  minitf/compile  products/minitf"
+    print(f"{'ms per step':20} {'minitf':>8} {'eager':>8} {'compile':>8} {'products':>8}   {ratios}")
+    for name, size in measured["sizes"].items():
+        s = size["seconds"]
+        columns = " ".join(f"{s[engine] * 1e3:8.1f}" if engine in s else f"{'-':>8}" for engine in ENGINES)
+        over_compile = f"{s['minitf'] / s['torch.compile']:.2f}" if "torch.compile" in s else "-"
+        print(
+            f"{name:20} {columns}   {s['minitf'] / s['torch eager']:12.2f}  {over_compile:>14}  "
+            f"{s['products alone'] / s['minitf']:15.2f}"
+        )
+    for name, engines in measured["memory_bytes_per_token"].items():
+        print(
+            f"{name}: peak training memory per token, "
+            + ", ".join(f"{e} {b / 1e3:.0f} kB" for e, b in engines.items())
+        )
+
+
+# ---------------------------------------------------------------------------------------------- drawing
+
+
+def draw():
+    measured = json.loads(STEM.with_suffix(".json").read_text(encoding="utf-8"))
+    plot.style()
+    fig, axes = plt.subplots(2, 2, figsize=(10, 7.2))
+    draw_sizes(axes[0, 0], measured)
+    draw_shares(axes[0, 1], measured)
+    draw_scan(
+        axes[1, 0],
+        measured["scans"]["parameter tokens"],
+        "parameter tokens n (attention; feed-forward has 4 n)",
+    )
+    draw_scan(axes[1, 1], measured["scans"]["context"], "sequence length T (2,048 tokens a step)")
+    fig.suptitle(f"training step, float32, {measured['machine']}; GPU: {measured['gpu']}", fontsize=9)
+    plot.save(fig, STEM, ALT)
+
+
+def draw_sizes(ax, measured):
+    for i, engine in enumerate(ENGINES):
+        for kind, filled in (("Tokenformer", True), ("Transformer", False)):
+            points = [
+                (size["parameters"], 1e3 * size["seconds"][engine])
+                for name, size in measured["sizes"].items()
+                if name.startswith(kind) and engine in size["seconds"]
+            ]
+            if points:
+                look = {
+                    "color": plot.PALETTE[i],
+                    "marker": plot.MARKERS[i],
+                    "linestyle": "-" if filled else ":",
+                }
+                label = engine if filled else None
+                ax.plot(
+                    *zip(*points, strict=True),
+                    **look,
+                    markerfacecolor=None if filled else "white",
+                    label=label,
+                )
+    ax.set(xscale="log", yscale="log", xlabel="parameters", ylabel="milliseconds per step")
+    ax.set_title("filled: Tokenformer, open: Transformer", fontsize=9)
+    ax.legend()
+
+
+def draw_shares(ax, measured):
+    names = list(measured["sizes"])
+    for i, engine in enumerate(("minitf", "torch eager", "torch.compile")):
+        shares = [
+            size["seconds"]["products alone"] / size["seconds"][engine] if engine in size["seconds"] else 0
+            for size in measured["sizes"].values()
+        ]
+        where = np.arange(len(names)) + 0.27 * (i - 1)
+        ax.bar(
+            where,
+            shares,
+            0.25,
+            color=plot.PALETTE[i],
+            hatch=("", "//", "..")[i],
+            edgecolor="white",
+            label=engine,
+        )
+    ax.axhline(1, color="gray", linewidth=1)
+    ax.set_xticks(np.arange(len(names)), [name.replace(" ", "\n") for name in names], fontsize=8)
+    ax.set(ylabel="products alone / step", title="share of the matrix-product limit")
+    ax.legend()
+
+
+def draw_scan(ax, scan, label):
+    x = [int(key) for key in scan]
+    times = [1e3 * point["seconds"]["minitf"] for point in scan.values()]
+    flops = np.array([point["flops"] for point in scan.values()])
+    scale = times[-1] / flops[-1]
+    products = [1e3 * point["seconds"]["products alone"] for point in scan.values()]
+    ax.plot(x, times, label="minitf")
+    ax.plot(x, flops * scale, label="FLOPs by formula, scaled to the last point")
+    ax.plot(x, products, label="products alone")
+    ax.set(xscale="log", yscale="log", xlabel=label, ylabel="milliseconds per step")
+    ax.legend()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--redraw", action="store_true", help="only draw, from the stored measurements")
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="timed steps of each engine (default 9, at least 7)"
+    )
+    parser.add_argument("--memory-of", nargs=2, metavar=("ENGINE", "SIZE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        print_memory(*arguments.memory_of)
+    else:
+        if not arguments.redraw:
+            run(max(arguments.repeats, 7))
+        if STEM.with_suffix(".json").exists():
+            draw()
+        else:
+            print("speed: not measured yet on a quiet machine; make bench does it")
