@@ -14,7 +14,6 @@ per element:
 
 import contextlib
 import contextvars
-import sys
 
 import numpy as np
 
@@ -59,7 +58,3 @@ def _library(args):
             return None
         return "numpy" if isinstance(value, np.ndarray) else "cupy"
     return None
-
-
-def _has_raw_kernels():
-    return hasattr(sys.modules.get("cupy"), "RawModule")
