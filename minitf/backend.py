@@ -186,11 +186,9 @@ def has_fast_twin(formula):
     def fastest(*args, **kwargs):
         from . import kernels  # when called, not before: kernels stand above the formulas that they replace
 
-        for twin in kernels.find(formula.__name__, args, kwargs):
-            result = twin(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        return formula(*args, **kwargs)
+        twin = kernels.find(formula.__name__, args, kwargs)
+        result = NotImplemented if twin is None else twin(*args, **kwargs)
+        return formula(*args, **kwargs) if result is NotImplemented else result
 
     fastest.formula = formula
     return fastest

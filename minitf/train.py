@@ -109,10 +109,8 @@ def train_model(
 
     step_config, pending = _config_at(first, config, settings), []
     bar = progress(range(first, settings.steps), "training", initial=first, total=settings.steps)
-    with (
-        bar,
-        np.errstate(over="ignore", invalid="ignore", divide="ignore"),
-    ):  # _finite says so, and says where
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # _finite says so, and says where
+    with bar, quiet:
         for step in bar:
             step_config = _config_at(step, config, settings)
             inputs, targets = batch(ids, step, settings.batch_size, config.context, settings.seed)

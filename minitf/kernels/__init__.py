@@ -25,15 +25,13 @@ _resting = contextvars.ContextVar("resting", default=False)
 
 
 def find(name, args, kwargs):
-    """The twins, none or one, of a formula for these arguments."""
+    """The twin of a formula for these arguments, or None."""
     if _resting.get():
-        return ()
+        return None
     if name.endswith("_backward"):
         cache = kwargs["cache"] if "cache" in kwargs else args[-1]
-        twin = BACKWARD.get((name, type(cache)))
-    else:
-        twin = FORWARD.get(_library(args), {}).get(name)
-    return () if twin is None else (twin,)
+        return BACKWARD.get((name, type(cache)))
+    return FORWARD.get(_library(args), {}).get(name)
 
 
 @contextlib.contextmanager
