@@ -7,7 +7,7 @@ grown model still computes the old function depends on the new keys and on tau:
     zero     hold      unchanged: a zero score leaves the norm alone, and GeLU(0) = 0
     zero     rescale   moves by tens of percent: √n grows and rescales every score
     normal   rescale   moves (what the release does)
-    copy     rescale   unchanged with halved or zero values, if every token is copied equally often
+    copy     rescale   unchanged with halved, split or zero values, if every token is copied equally often
 
 An exact birth is not the whole story: a tau that stays held starves the new tokens. `anneal_tau` moves it to √n
 during the stage.
@@ -22,7 +22,7 @@ from .backend import array_module, check_number, float_module, to_host, tree_fro
 from .model import PARTS, TokenformerConfig, TransformerConfig, check_params, part_of
 
 KEYS = ("zero", "normal", "copy")
-VALUES = ("normal", "zero", "halved")
+VALUES = ("normal", "zero", "halved", "split")
 TAUS = ("hold", "rescale")
 
 
@@ -44,8 +44,9 @@ def grow(
     attention_tokens, ffn_tokens, proj_tokens: the new sizes; None keeps a size (and a proj that follows
     attention_tokens goes on following).
     key: "zero", "normal" N(0, key_std²), or "copy" (the old tokens in turn).
-    value: "normal" N(0, value_std²), "zero", or "halved" with key="copy": every copied value is shared out
-    among the copies. Standard deviations of None are those of `init_params`, as in the release.
+    value: "normal" N(0, value_std²), "zero", or with key="copy": "halved" shares every copied value out among the
+    copies, "split" does so in unequal random parts, N(0, value_std²) off the mean: copies with equal values would
+    get equal gradients for ever. Standard deviations of None are those of `init_params`, as in the release.
     tau: "hold" keeps the tau of every layer, "rescale" sets √n (silently the release's choice).
     paper: zero keys (3.3), random ones in its runs (4.1) / release: random rows, tau rescaled / here: zero, held.
     Raises ValueError for a size that shrinks and for params that do not fit the config. zero keys with zero
@@ -56,8 +57,8 @@ def grow(
     for name, choice, choices in (("key", key, KEYS), ("value", value, VALUES), ("tau", tau, TAUS)):
         if not isinstance(choice, str) or choice not in choices:
             raise ValueError(f"{name} is {choice!r}: choose one of {', '.join(choices)}")
-    if value == "halved" and key != "copy":
-        raise ValueError("value='halved' shares values out among copies: use it with key='copy'")
+    if value in ("halved", "split") and key != "copy":
+        raise ValueError(f"value={value!r} shares values out among copies: use it with key='copy'")
     check_params(params, config)
 
     def size(asked, current):
@@ -94,9 +95,15 @@ def grow(
         choice = key if column == "key" else value
         n_old, n_new = len(old), new.tokens(part)
         source = np.arange(n_new) % n_old  # the old token that each token copies
-        if choice == "halved":
-            copies = xp.asarray(np.bincount(source)[source], old.dtype)
-            return old[xp.asarray(source)] / copies[:, None]
+        if choice in ("halved", "split"):
+            copies = np.bincount(source)[source][:, None]
+            shares = old[xp.asarray(source)] / xp.asarray(copies, old.dtype)
+            if choice == "halved":
+                return shares
+            off = std[column] * rng.standard_normal((n_new, old.shape[1]))
+            sums = np.zeros(old.shape)
+            np.add.at(sums, source, off)
+            return shares + xp.asarray(off - sums[source] / copies, old.dtype)
         if choice == "copy":
             return old[xp.asarray(source)]
         rows = np.zeros((n_new - n_old, old.shape[1]))

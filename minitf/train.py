@@ -77,12 +77,14 @@ def train_model(
     checkpoint_every=None,
     resume=False,
     extra=None,
+    after_step=None,
 ):
     """Train a model on a stream of token ids; returns TrainResult. The params passed in are not changed.
 
     ids: integers (n,), n > config.context, on the host; params on the GPU train there.
     checkpoint_path is written every checkpoint_every steps (default: a tenth of the run) and at the end, with
-    `extra` (JSON-able, a tokenizer say) beside it. resume=True goes on from the file if there is one: the end
+    `extra` (JSON-able, a tokenizer say) beside it. after_step(params, step) may return other params after each
+    step of the optimizer. resume=True goes on from the file if there is one: the end
     is bit-identical to an uninterrupted run. Batches depend on (settings.seed, step) alone.
     Raises TrainingDiverged, naming step, learning rate and last checkpoint, where the loss is not finite;
     ValueError where a checkpoint to resume from belongs to another run.
@@ -120,6 +122,8 @@ def train_model(
             params, state = adamw_step(
                 params, grads, state, lr, settings.betas, weight_decay=settings.weight_decay
             )
+            if after_step is not None:
+                params = after_step(params, step)
             pending.append(loss)
 
             done = step + 1
@@ -162,9 +166,13 @@ def evaluate(params, config, ids, batch_size=16, limit=None):
 
 
 def progress(iterable, description, **options):
-    """A tqdm bar for a terminal or a notebook; silent under pytest and with MINITF_PROGRESS=0."""
-    silent = os.environ.get("MINITF_PROGRESS") == "0" or "PYTEST_CURRENT_TEST" in os.environ
-    return tqdm(iterable, desc=description, disable=silent, **options)
+    """A tqdm bar for a terminal or a notebook; silent where nobody watches."""
+    return tqdm(iterable, desc=description, disable=not somebody_watches(), **options)
+
+
+def somebody_watches():
+    """Not under pytest, nor with MINITF_PROGRESS=0: then there are no progress bars and no sliders."""
+    return os.environ.get("MINITF_PROGRESS") != "0" and "PYTEST_CURRENT_TEST" not in os.environ
 
 
 def _copy(leaf):

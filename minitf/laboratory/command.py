@@ -1,0 +1,135 @@
+"""The command line that every experiment has: any constant can be changed, runs go anywhere, nothing is lost."""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from .store import Store
+from .sweep import process_pool, sweep
+
+STORE = Path("build") / "laboratory"  # one for all experiments: what one has run, another need not
+
+
+def constant(default, help):
+    """A field of a plan: a dataclass with all constants of an experiment. help goes to the command line."""
+    return field(default=default, metadata={"help": help})
+
+
+def main(stem, description, plans, run, draw, arguments=None):
+    """Parse the command line, run what is missing, write stem.json and draw it.
+
+    plans: {name of a budget: plan}, the first one is the default; run(plan, sweep) -> dict for JSON, where
+    sweep(stages) returns their records; draw(stem) draws from stem.json. Refuses a plan that raises ValueError.
+    """
+    options, plan = parse(description, plans, stem, arguments)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if not options.redraw:
+        measured = {
+            "command": " ".join(
+                ["python", f"figures/{stem.name}.py", *(sys.argv[1:] if arguments is None else arguments)]
+            ),
+            "plan": asdict(plan),
+            "versions": {"python": platform.python_version(), "numpy": np.__version__, **_numba()},
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        }
+        with Store(options.store) as store, executor_of(options) as executor:
+            measured |= run(
+                plan, lambda stages, description="runs": sweep(stages, store, executor, description)
+            )
+        write_json(options.out.with_suffix(".json"), measured)
+    draw(options.out)
+
+
+def parse(description, plans, stem, arguments=None):
+    """The options, and the plan that they describe."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    first = next(iter(plans.values()))
+    parser.add_argument("--budget", choices=list(plans), default=next(iter(plans)), help="plan to start from")
+    for each in fields(first):
+        is_tuple = isinstance(each.default, tuple)
+        kind = type(each.default[0]) if is_tuple else type(each.default)
+        shown = ",".join(map(str, each.default)) if is_tuple else each.default
+        parser.add_argument(
+            f"--{each.name.replace('_', '-')}",
+            type=_several(kind) if is_tuple else kind,
+            help=f"{each.metadata['help']} ({next(iter(plans))}: {shown})",
+        )
+    parser.add_argument(
+        "--store", type=Path, default=STORE, help=f"folder of finished runs (default {STORE})"
+    )
+    parser.add_argument("--out", type=Path, default=stem, help="where to write .json, .png and .svg")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 (default) runs in this one")
+    parser.add_argument("--scheduler", help="tcp://host:port of a Dask scheduler, to run on a cluster")
+    parser.add_argument("--redraw", action="store_true", help="run nothing, draw from the stored JSON")
+    options = parser.parse_args(arguments)
+    changed = {
+        each.name: getattr(options, each.name)
+        for each in fields(first)
+        if getattr(options, each.name) is not None
+    }
+    try:
+        if options.workers < 0:
+            raise ValueError(f"{options.workers} workers: 0 runs in this process, 2 in two others")
+        return options, replace(plans[options.budget], **changed)
+    except (ValueError, TypeError) as error:
+        parser.error(str(error))
+
+
+def _several(kind):
+    def convert(text):
+        return tuple(kind(part) for part in text.split(","))
+
+    convert.__name__ = f"list of {kind.__name__}"  # argparse names it where a value does not fit
+    return convert
+
+
+@contextlib.contextmanager
+def executor_of(options):
+    """The Executor that the options ask for; None runs in this process."""
+    if options.scheduler:
+        try:
+            from dask.distributed import Client
+        except ImportError:
+            raise SystemExit("--scheduler needs Dask: pip install 'minitf[cluster]'") from None
+        with Client(options.scheduler) as client:
+            yield client.get_executor(retries=10)  # a worker that dies takes its run with it, not the sweep
+    elif options.workers:
+        with process_pool(options.workers) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def write_json(path, measured):
+    """Write it whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def write_section(page, name, text):
+    """Replace what stands between <!-- name --> and <!-- /name --> in a Markdown page."""
+    before, start, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not (start and end):
+        raise ValueError(
+            f"{page} has no section {name}: it stands between <!-- {name} --> and <!-- /{name} -->"
+        )
+    page.write_text(f"{before}{start}{text}\n{end}{after}", encoding="utf-8")
+
+
+def _numba():
+    try:
+        import numba
+    except ImportError:
+        return {}
+    return {"numba": numba.__version__}
