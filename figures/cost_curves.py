@@ -249,23 +249,14 @@ def run(plan, sweep):
         "arms": {
             name: {
                 "lr": best(table[name]),
-                "runs": {str(seed): lineage_json(sweep, x) for seed, x in arm.items()},
+                "keys": {str(seed): [stage.key() for stage in stages] for seed, stages in arm.items()},
+                "bases": {
+                    str(seed): stages[0].parent.key() for seed, stages in arm.items() if stages[0].parent
+                },
             }
             for name, arm in lineages.items()
         },
     }
-
-
-def lineage_json(sweep, lineage):
-    """The stages of a lineage, without its base; total costs are those of a stage and of all before it."""
-    ancestors = [lineage[0].parent] if lineage[0].parent else []
-    kept = ("key", "layer_parameters", "tokens", "heldout", "scenes", "train_loss", "birth", "curve")
-    flops, seconds, rows = 0, 0, []
-    for record in sweep([*ancestors, *lineage]):
-        flops, seconds = flops + record["flops"], seconds + record["seconds"]
-        costs = {"flops": record["flops"], "seconds": record["seconds"], "total_flops": flops}
-        rows.append({name: record[name] for name in kept} | costs | {"total_seconds": round(seconds, 1)})
-    return rows[len(ancestors) :]
 
 
 # ----------------------------------------------------------------------------------------------- judging
@@ -284,10 +275,17 @@ class Results:
         self.large = self.shares[-1] if len(self.shares) > 1 else "none"  # claims about it are left out then
 
     def seeds(self, arm):
-        return list(self.measured["arms"][arm]["runs"])
+        return list(self.measured["arms"][arm]["keys"])
 
     def stages(self, arm, seed):
-        return self.measured["arms"][arm]["runs"][seed]
+        """The runs of a lineage, without its base; total_flops are those of a stage and of all before it."""
+        table, runs = self.measured["arms"][arm], self.measured["runs"]
+        total = runs[table["bases"][seed]]["flops"] if table["bases"] else 0
+        rows = []
+        for key in table["keys"][seed]:
+            total += runs[key]["flops"]
+            rows.append(runs[key] | {"total_flops": total})
+        return rows
 
     def loss(self, arm, split="heldout"):
         """{seed: loss at the end}"""

@@ -11,7 +11,14 @@ from minitf import checkpoint, evaluate
 from minitf.data import CharTokenizer, load_shakespeare
 
 FIGURES = Path(__file__).parents[1] / "figures"
-NOT_MEASURED_YET = {"speed"}  # the script is there; its run on a quiet machine is not
+NOT_MEASURED_YET = {
+    "cost_curves",
+    "growth_mechanics",
+    "regime_scan",
+    "theta_ablation",
+    "ffn_blocks",
+    "context_cost",
+}
 SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.stem not in NOT_MEASURED_YET)
 MEASURED = sorted(FIGURES.glob("*.json"))
 
@@ -31,7 +38,7 @@ def test_there_are_figures():
 
 def test_what_is_not_measured_has_no_picture_and_no_numbers():
     for name in NOT_MEASURED_YET:
-        assert [path.suffix for path in FIGURES.glob(f"{name}.*")] == [".py"]
+        assert {path.suffix for path in FIGURES.glob(f"{name}.*")} <= {".py", ".md"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint import CONFIGS
+from .stage import Stage
 from .store import Store
 from .sweep import process_pool, sweep
 
 STORE = Path("build") / "laboratory"  # one for all experiments: what one has run, another need not
+STAGE_DEFAULTS = {each.name: each.default for each in fields(Stage)}
 
 
 def constant(default, help):
@@ -26,7 +29,8 @@ def main(stem, description, plans, run, draw, arguments=None):
     """Parse the command line, run what is missing, write stem.json and draw it.
 
     plans: {name of a budget: plan}, the first one is the default; run(plan, sweep) -> dict for JSON, where
-    sweep(stages) returns their records; draw(stem) draws from stem.json. Refuses a plan that raises ValueError.
+    sweep(stages) returns their records; draw(stem) draws from stem.json, where "runs" has a summary of every run by
+    its key. Runs in the JSON of any figure beside stem count as finished. Refuses a plan that raises ValueError.
     """
     options, plan = parse(description, plans, stem, arguments)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -39,12 +43,38 @@ def main(stem, description, plans, run, draw, arguments=None):
             "versions": {"python": platform.python_version(), "numpy": np.__version__, **_numba()},
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         }
+        runs = {}
         with Store(options.store) as store, executor_of(options) as executor:
-            measured |= run(
-                plan, lambda stages, description="runs": sweep(stages, store, executor, description)
-            )
+            learn(store, stem.parent)
+
+            def recorded(stages, description="runs"):
+                records = sweep(list(stages), store, executor, description)
+                runs.update((record["key"], summary(record)) for record in records)
+                return records
+
+            measured |= run(plan, recorded)
+        measured |= {"runs": runs} if runs else {}
         write_json(options.out.with_suffix(".json"), measured)
-    draw(options.out)
+    if options.out.with_suffix(".json").exists():
+        draw(options.out)
+    else:
+        print(f"{options.out.name}: not measured yet, python figures/{stem.name}.py does it")
+
+
+def learn(store, folder):
+    """Take the runs that the figures of a folder have stored for finished ones."""
+    for path in sorted(folder.glob("*.json")):
+        for key, record in json.loads(path.read_text(encoding="utf-8")).get("runs", {}).items():
+            store.records.setdefault(key, record)
+
+
+def summary(record):
+    """A record without what is the default anyway: small enough to store hundreds."""
+    stage = {k: v for k, v in record["stage"].items() if v is not None and v != STAGE_DEFAULTS.get(k)}
+    if config := stage.get("config"):
+        defaults = {each.name: each.default for each in fields(CONFIGS[config["kind"]])}
+        stage["config"] = {k: v for k, v in config.items() if k not in defaults or v != defaults[k]}
+    return {k: v for k, v in record.items() if v is not None} | {"stage": stage}
 
 
 def parse(description, plans, stem, arguments=None):

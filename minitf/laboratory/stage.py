@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from ..backend import check_number, tree_map
+from ..backend import check_number, tree_from_items, tree_items, tree_map
 from ..cost import FlopCounter, count_layer_parameters, count_parameters
 from ..data import CharTokenizer, batch, load_shakespeare
 from ..kernels.threads import single_threaded_blas
@@ -51,6 +51,7 @@ class Stage:
     warmup_share: float = 0.05
     eval_points: int = 12  # points of the learning curve
     eval_windows: int = 256  # held-out windows of each point
+    value_scale: float = 1.0  # factor on the initial values of a Tokenformer
 
     def __post_init__(self):
         if (self.config is None) == (self.parent is None):
@@ -58,6 +59,7 @@ class Stage:
         if self.growth is not None and self.parent is None:
             raise ValueError("only a stage with a parent can grow")
         check_number("eval_points", self.eval_points, low=1, whole=True)
+        check_number("value_scale", self.value_scale, low=0)
         self.train_config()
 
     def train_config(self):
@@ -87,6 +89,8 @@ class Stage:
         if self.growth:  # a recipe of the same name that anneals otherwise is another run
             recipe = RECIPES[self.growth.recipe]
             fields["growth"] |= {"anneal_share": recipe.anneal_share, "fade": recipe.fade}
+        if self.value_scale == 1:  # a field that came later: runs of before keep their keys
+            del fields["value_scale"]
         return fields
 
     def key(self):
@@ -123,7 +127,7 @@ def _run(stage, parent):
     birth, after_step = None, None
     if stage.parent is None:
         config = stage.config
-        params = init_params(config, seed=stage.seed)
+        params = scale_values(init_params(config, seed=stage.seed), stage.value_scale)
     elif stage.growth is None:
         params, config = parent
     else:
@@ -160,6 +164,14 @@ def _run(stage, parent):
         "birth": birth,
     }
     return record, params, config
+
+
+def scale_values(params, factor):
+    """The params with the values of every Pattention times a factor."""
+    return tree_from_items(
+        (name, array * array.dtype.type(factor) if name.endswith(".value") else array)
+        for name, array in tree_items(params)
+    )
 
 
 @cache

@@ -1,0 +1,151 @@
+"""What the experiments' figures store: every number from a run that its stage still names, every verdict recomputed."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minitf.checkpoint import CONFIGS
+from minitf.laboratory import Growth, Stage, run_stage
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "figures"
+STORED = {
+    path.stem: measured
+    for path in sorted(FIGURES.glob("*.json"))
+    if "runs" in (measured := json.loads(path.read_text(encoding="utf-8")))
+}
+
+
+def rebuild(key, runs):
+    """The Stage of a stored run, from its summary and those of its parents."""
+    said = dict(runs[key]["stage"])
+    if "parent" in said:
+        said["parent"] = rebuild(said["parent"], runs)
+    if "growth" in said:
+        said["growth"] = Growth(said["growth"]["recipe"], tuple(map(tuple, said["growth"]["sizes"])))
+    if "config" in said:
+        fields = dict(said["config"])
+        said["config"] = CONFIGS[fields.pop("kind")](**fields)
+    return Stage(**said)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_every_stored_run_is_the_run_of_its_stage(name):
+    runs = STORED[name]["runs"]
+    for key in runs:
+        assert rebuild(key, runs).key() == key
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_every_stored_run_says_what_it_cost(name):
+    for run in STORED[name]["runs"].values():
+        assert run["flops"] > 0 and run["seconds"] > 0 and run["tokens"] > 0
+        assert run["curve"][-1][0] == run["stage"]["steps"]
+
+
+def test_a_stored_run_comes_out_again():
+    """Bit for bit twice on this machine, and near what another one stored."""
+    runs = STORED["cost_curves"]["runs"]
+    first = min(
+        (key for key in runs if "parent" not in runs[key]["stage"]), key=lambda key: runs[key]["flops"]
+    )
+    records = [run_stage(rebuild(first, runs))[0] for _ in range(2)]
+    for record in records:
+        del record["seconds"]
+    assert records[0] == records[1]
+    assert records[0]["flops"] == runs[first]["flops"]
+    assert records[0]["heldout"] == pytest.approx(runs[first]["heldout"], abs=0.01)
+
+
+# ------------------------------------------------------------------------------------------ the cost curves
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(FIGURES / "cost_curves.py"), run_name="figure")
+
+
+def section(path, name):
+    return path.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
+
+
+def test_predictions_and_verdict_are_those_of_the_data(script):
+    page = FIGURES / "cost_curves.md"
+    assert section(page, "predictions") == script["predictions"]()
+    assert section(page, "verdict") == script["verdict_table"](STORED["cost_curves"])
+    assert section(page, "grid") == script["grid_table"](STORED["cost_curves"])
+
+
+def test_the_readme_has_the_same_verdicts(script):
+    text = section(ROOT / "README.md", "verdict")
+    for claim, *_, verdict in script["judge"](STORED["cost_curves"]):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {claim.text} |")]
+        assert line.endswith(f"| {verdict} |")
+
+
+def test_a_verdict_follows_its_numbers(script):
+    claim = script["Claim"]("", "", None, threshold=0.5)
+    assert claim.verdict({"0": 0.6, "1": 0.5}) == "holds"
+    assert claim.verdict({"0": 0.4, "1": 0.3}) == "fails"
+    assert claim.verdict({"0": 0.4, "1": 0.6}) == "within noise"
+    below = script["Claim"]("", "", None, threshold=0.5, at_least=False)
+    assert below.verdict({"0": 0.6}) == "fails" and below.verdict({"0": 0.5}) == "holds"
+
+
+def test_seeds_arms_and_grid_are_all_there(script):
+    measured = STORED["cost_curves"]
+    plan = script["Plan"]()
+    assert {name: tuple(v) if isinstance(v, list) else v for name, v in measured["plan"].items()} == {
+        name: getattr(plan, name) for name in measured["plan"]
+    }
+    base = {name: arm["lr"] for name, arm in measured["arms"].items() if name in script["bases"](plan)}
+    table = script["bases"](plan) | script["arms"](plan, base)
+    assert measured["arms"].keys() == table.keys()
+    for name, arm in table.items():
+        assert list(measured["arms"][name]["keys"]) == [str(seed) for seed in arm.seeds]
+        grid = measured["grids"][arm.tuned_by]
+        assert set(grid) == {str(lr) for lr in plan.lrs}
+        assert measured["arms"][name]["lr"] == min(plan.lrs, key=lambda lr: grid[str(lr)])
+    for name in ("Transformer 4, B", "no growth, B/10", "Net2Net, B/5", "grown (release), B/10"):
+        assert len(measured["arms"][name]["keys"]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--widths 60,40", "each larger than the last"),
+        ("--widths 41,60", "do not divide"),
+        ("--base-steps 0", "must not be empty"),
+        ("--shares 0.00001", "no step at all"),
+        ("--shares 0,0.1", "above 0"),
+        ("--recipes magic", "unknown recipes"),
+        ("--compared release", "two of the recipes"),
+        ("--lrs -1", "peak_lr"),
+        ("--d-token 6000 --head-dim 20", "do not grow"),
+        ("--context 0", "context"),
+        ("--seeds x", "invalid"),
+        ("--workers -1", "workers"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused_before_anything_runs(options, message, tmp_path):
+    command = [
+        sys.executable,
+        str(FIGURES / "cost_curves.py"),
+        *options.split(),
+        "--store",
+        str(tmp_path / "store"),
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and message in result.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_help_says_what_every_constant_does(script):
+    command = [sys.executable, str(FIGURES / "cost_curves.py"), "--help"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in script["Plan"].__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text
