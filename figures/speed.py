@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 if os.environ.pop("OPENBLAS_CORETYPE", None):  # set for old builds, it would slow a current one down
@@ -24,6 +25,7 @@ if os.environ.pop("OPENBLAS_CORETYPE", None):  # set for old builds, it would sl
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from threadpoolctl import threadpool_info
 
 from minitf import (
@@ -40,6 +42,7 @@ from minitf import (
     tree_items,
     tree_map,
 )
+from minitf.kernels.cpu.common import compiled
 from minitf.train import progress
 
 STEM = Path(__file__).with_suffix("")
@@ -163,15 +166,15 @@ ENGINES = {
 
 
 def interleave(steps, repeats):
-    """Median seconds of each step function."""
+    """Median seconds of each step function, its memory being in the caches as in training: every turn is two steps."""
     seconds = {name: [] for name in steps}
-    for repeat in range(repeats + 1):  # one to warm up
+    for _ in range(repeats):
         for name, step in steps.items():
             time.sleep(SETTLE)
+            step()  # the engine before has emptied the caches
             start = time.perf_counter()
             step()
-            if repeat > 0:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -218,22 +221,32 @@ def peak_memory(engine, name):
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def print_memory(engine, name):
-    import resource
+def peak_bytes():
+    """The largest resident memory of this process so far."""
+    try:  # getrusage's ru_maxrss starts at the peak of the process that started this one
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
 
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def print_memory(engine, name):
     config, batch_size = SIZES[name]
     step = ENGINES[engine](config, batch_size)
     ENGINES[engine](*SIZES["Tokenformer 0.1M"])()  # loads what the engine loads once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     for _ in range(3):
         step()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print((after - before) * 1024 // (batch_size * config.context))
+    print((peak_bytes() - before) // (batch_size * config.context))
 
 
 def run(repeats):
     import torch
 
+    load = round(os.getloadavg()[0], 1)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     sizes = {
         name: measure_size(config, batch_size, ENGINES, repeats)
@@ -267,7 +280,10 @@ def run(repeats):
             "python": platform.python_version(),
             "numpy": np.__version__,
             "torch": torch.__version__,
+            "numba": version("numba") if compiled(np.float32) is not None else None,
         },
+        "load_before": load,
+        "priority": priority(),
         "peak_flops_per_second": round(peak_flops()),
         "sizes": sizes,
         "scans": scans,
@@ -276,6 +292,11 @@ def run(repeats):
     }
     STEM.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     print_table(measured)
+
+
+def priority():
+    """How this process is scheduled: at real-time priority, what else runs takes little of the cores."""
+    return "real-time" if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) else "normal"
 
 
 def cpu_name():
@@ -347,8 +368,16 @@ def draw_sizes(ax, measured):
                     label=label,
                 )
     ax.set(xscale="log", yscale="log", xlabel="parameters", ylabel="milliseconds per step")
+    plain_numbers(ax.yaxis)
     ax.set_title("filled: Tokenformer, open: Transformer", fontsize=9)
     ax.legend()
+
+
+def plain_numbers(axis):
+    """Ticks of a logarithmic axis as 20, 50, 100."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw_shares(ax, measured):
@@ -369,9 +398,12 @@ def draw_shares(ax, measured):
             label=engine,
         )
     ax.axhline(1, color="gray", linewidth=1)
-    ax.set_xticks(np.arange(len(names)), [name.replace(" ", "\n") for name in names], fontsize=8)
-    ax.set(ylabel="products alone / step", title="share of the matrix-product limit")
-    ax.legend()
+    kinds, sizes = zip(*(name.split() for name in names), strict=True)
+    labels = [f"{size}\n{kind if size == '1M' else ''}" for kind, size in zip(kinds, sizes, strict=True)]
+    ax.set_xticks(np.arange(len(names)), labels)
+    ax.set(ylim=(0, 1.2), ylabel="products alone / step")
+    ax.set_title("share of the matrix-product limit (the line at 1)", fontsize=9)
+    ax.legend(ncol=3, loc="upper left")
 
 
 def draw_scan(ax, scan, label):
@@ -384,7 +416,11 @@ def draw_scan(ax, scan, label):
     ax.plot(x, flops * scale, label="FLOPs by formula, scaled to the last point")
     ax.plot(x, products, label="products alone")
     ax.set(xscale="log", yscale="log", xlabel=label, ylabel="milliseconds per step")
-    ax.legend()
+    ax.set_ylim(bottom=min(products) / 2)  # room for the legend
+    ax.set_xticks(x, x)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    plain_numbers(ax.yaxis)
+    ax.legend(loc="lower right")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Threads over blocks of rows, and memory that the next step can use again.
+"""Threads over blocks of rows.
 
 NumPy releases the GIL inside a ufunc or a matrix product, so Python threads really share the work, as long as
 each call is long enough (some microseconds) to be worth a turn at the GIL. BLAS has threads of its own, which
 spin while they wait; inside `run` they are switched off, and the blocks share the cores instead.
 """
 
-import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +12,6 @@ from contextlib import contextmanager
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
-
-ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register; malloc's 16 made x * y take 1.8 times as long
-IDLE_LIMIT = 1 << 30  # bytes of unused buffers that are kept at most
 
 
 def _default_threads():
@@ -36,18 +32,19 @@ class _State:
         self.threads = None  # set by the first use
         self.pool = None
         self.blas = None
+        self.limited = False  # BLAS outside of `run` uses `threads` threads, too
         self.inside = 0  # how many `single_threaded_blas` blocks are open, in all threads
         self.blas_threads = []  # what to restore when the last of them closes
 
 
 _state = _State()
-_local = threading.local()  # .worker: this thread runs a block now; .scratch: its buffers
+_local = threading.local()  # .worker: this thread runs a block now
 
 
 def _after_fork():
     global _state
     before, _state = _state, _State()
-    _state.threads, _state.blas = before.threads, before.blas
+    _state.threads, _state.blas, _state.limited = before.threads, before.blas, before.limited
     if before.inside:  # forked while another thread was inside a block that nobody will close here
         _set_blas(before.blas, before.blas_threads)
 
@@ -70,6 +67,22 @@ def set_num_threads(n):
     _configure(n, limit_blas=True)
 
 
+def find_blas():
+    """Look again for BLAS libraries, after an import that may have brought one."""
+    get_num_threads()
+    state = _state
+    with state.lock:
+        known = {library.filepath for library in state.blas}
+        found = ThreadpoolController().select(user_api="blas").lib_controllers
+        new = [library for library in found if library.filepath not in known]
+        if state.limited:
+            _set_blas(new, [state.threads] * len(new))
+        if state.inside:
+            state.blas_threads += [library.get_num_threads() for library in new]
+            _set_blas(new, [1] * len(new))
+        state.blas += new
+
+
 def _configure(n, limit_blas):
     state = _state
     with state.lock:
@@ -79,6 +92,7 @@ def _configure(n, limit_blas):
             pool, state.pool, state.threads = state.pool, None, n
             if pool is not None:
                 pool.shutdown(wait=False)  # it finishes what it has
+        state.limited |= limit_blas
         if limit_blas and state.inside:
             state.blas_threads = [n] * len(state.blas)
         elif limit_blas:
@@ -165,80 +179,3 @@ def blocks(rows, row_size, elements, least=1):
     count = max(1, -(-rows // size))
     size = -(-rows // count)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
-
-
-# -------------------------------------------------------------------------------------------- memory
-
-
-class _Loan:
-    """Owner of one buffer on behalf of an array; when the array and its views are gone, so is the loan."""
-
-    __slots__ = ("__array_interface__", "__weakref__", "buffer")
-
-    def __init__(self, buffer, start, shape, dtype):
-        self.buffer = buffer
-        self.__array_interface__ = {
-            "shape": shape,
-            "typestr": dtype.str,
-            "data": (buffer.ctypes.data + start, False),
-            "version": 3,
-        }
-
-    def __del__(self):
-        arena = _arena
-        if arena is not None:
-            arena.give_back(self.buffer)
-
-
-class _Arena:
-    """Buffers by size. A training step asks for the same sizes again and again.
-
-    Fresh memory costs a page fault for every 4 KiB, which takes as long as several ufuncs on that page.
-    """
-
-    def __init__(self):
-        self.free = {}
-        self.idle = 0  # bytes; only roughly right while several threads give back at once
-
-    def take(self, nbytes):
-        try:
-            buffer = self.free[nbytes].pop()
-        except (KeyError, IndexError):
-            return np.empty(nbytes, np.uint8)
-        self.idle -= nbytes
-        return buffer
-
-    def give_back(self, buffer):
-        if self.idle + buffer.nbytes > IDLE_LIMIT:
-            self.clear()
-        self.free.setdefault(buffer.nbytes, []).append(buffer)
-        self.idle += buffer.nbytes
-
-    def clear(self):
-        self.free, self.idle = {}, 0
-
-
-_arena = _Arena()
-
-
-def empty(shape, dtype):
-    """np.empty, aligned to cache lines, in memory that a former array of the same size has left if there is one."""
-    dtype = np.dtype(dtype)
-    nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < 4096:
-        return np.empty(shape, dtype)
-    buffer = _arena.take(nbytes + ALIGNMENT)
-    start = -buffer.ctypes.data % ALIGNMENT
-    return np.asarray(_Loan(buffer, start, tuple(shape), dtype))
-
-
-def scratch(name, shape, dtype):
-    """A buffer of this thread, its content undefined, valid until the thread asks for the same name again."""
-    buffers = _local.__dict__.setdefault("scratch", {})
-    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = buffers.get(name)
-    if buffer is None or buffer.nbytes < nbytes:
-        whole = np.empty(nbytes + ALIGNMENT, np.uint8)
-        start = -whole.ctypes.data % ALIGNMENT
-        buffer = buffers[name] = whole[start : start + nbytes]
-    return buffer[:nbytes].view(dtype).reshape(shape)
