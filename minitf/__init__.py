@@ -12,6 +12,8 @@ Read `pattention.py` first; `ops.py` has the other formulas, `model.py` puts the
 from .attention import (
     causal_attention_backward,
     causal_attention_forward,
+    full_attention_backward,
+    full_attention_forward,
     rotary_backward,
     rotary_forward,
 )
@@ -58,3 +60,15 @@ from .ops import (
 from .optim import adamw_init, adamw_step, clip_by_global_norm, warmup_cosine
 from .pattention import pattention_backward, pattention_forward, theta_backward, theta_forward
 from .train import TrainConfig, TrainingDiverged, evaluate, train_model
+from .vision import (
+    cut_patches,
+    evaluate_images,
+    image_backward,
+    image_forward,
+    image_loss_and_grads,
+    init_image_params,
+    patch_embedding_backward,
+    patch_embedding_forward,
+    shift_images,
+    train_image_model,
+)

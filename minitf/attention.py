@@ -1,4 +1,4 @@
-"""Token-token attention: causal, multi-head, with rotary positions on a fraction of each head.
+"""Token-token attention, multi-head: causal with rotary positions for text, full for the patches of an image.
 
 This half of a TokenFormer is an ordinary Transformer's (paper, eq. 8; release, megatron/model/tokenformer.py).
 """
@@ -97,12 +97,8 @@ def causal_attention_forward(query, key, value, n_heads=1, rotary_fraction=0.0, 
     array([[[1.  , 0.  ],
             [0.33, 0.67]]])
     """
-    xp = float_module(query=query, key=key, value=value)
-    check_like("key", key, query.shape)
-    check_like("value", value, query.shape)
-    n_heads = check_number("n_heads", n_heads, whole=True)
-    if query.ndim < 2 or 0 in query.shape[-2:] or n_heads < 1 or query.shape[-1] % n_heads:
-        raise ValueError(f"{n_heads} heads do not divide queries of shape {query.shape} = (..., T, d)")
+    xp = array_module(query=query)
+    n_heads = check_heads(query, key, value, n_heads)
     past_length = check_past(past, query, n_heads) if past is not None else 0
 
     query, rotary = rotary_forward(split_heads(query, n_heads), rotary_fraction, past_length)
@@ -136,6 +132,44 @@ def causal_attention_backward(dout, cache):
     dquery = dscores @ key
     dquery, dkey = rotary_backward(dquery, rotary), rotary_backward(dkey, rotary)
     return merge_heads(dquery), merge_heads(dkey), merge_heads(dvalue)
+
+
+def full_attention_forward(query, key, value, n_heads=1):
+    """Each token attends to all tokens, as the patches of an image do: softmax(Q Kᵀ / √head_dim) V in every head.
+
+    query, key, value: (..., T, d), split into n_heads heads of d / n_heads channels  ->  out: (..., T, d)
+    Nothing here knows the order of the tokens: what they are must say where they are (`vision` adds a position).
+    Source: Dosovitskiy et al. (2021), ViT. Raises as `causal_attention_forward`. Cost: 4 T² d FLOPs.
+
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> full_attention_forward(x, x, x)[1].weights.round(2)  # the first token sees the second, too
+    array([[[0.67, 0.33],
+            [0.33, 0.67]]])
+    """
+    n_heads = check_heads(query, key, value, n_heads)
+    query, rotary = rotary_forward(
+        split_heads(query, n_heads), 0.0
+    )  # turns nothing: what the backward expects
+    key, value = split_heads(key, n_heads), split_heads(value, n_heads)
+    weights, _ = softmax_forward(query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1]))  # (..., H, T, T)
+    return merge_heads(weights @ value), AttentionCache(query, key, value, weights, rotary)
+
+
+def full_attention_backward(dout, cache):
+    """dquery, dkey, dvalue, each (..., T, d): a causal mask only makes weights zero, so the formula is the same."""
+    return causal_attention_backward(dout, cache)
+
+
+def check_heads(query, key, value, n_heads):
+    """n_heads as an int; raises TypeError or ValueError unless the three fit each other and the heads divide d."""
+    float_module(query=query, key=key, value=value)
+    check_like("key", key, query.shape)
+    check_like("value", value, query.shape)
+    n_heads = check_number("n_heads", n_heads, whole=True)
+    if query.ndim < 2 or 0 in query.shape[-2:] or n_heads < 1 or query.shape[-1] % n_heads:
+        raise ValueError(f"{n_heads} heads do not divide queries of shape {query.shape} = (..., T, d)")
+    return n_heads
 
 
 def check_past(past, query, n_heads):

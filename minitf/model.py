@@ -16,7 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .attention import causal_attention_backward, causal_attention_forward, rotary_channels
+from .attention import (
+    causal_attention_backward,
+    causal_attention_forward,
+    full_attention_backward,
+    full_attention_forward,
+    rotary_channels,
+)
 from .backend import array_module, check_number, to_host, tree_from_items, tree_items
 from .ops import (
     check_choice,
@@ -320,10 +326,11 @@ class BlockCache(NamedTuple):
     ffn: tuple
 
 
-def block_forward(x, params, config, batch_shape, past=None):
+def block_forward(x, params, config, batch_shape, past=None, causal=True):
     """x + attention(norm(x)), then x + ffn(norm(x)): pre-norm (release, tokenformer.py 590-628).
 
     x: (B·T, d); batch_shape: (B, T); past: the block's keys and values of earlier tokens, or None.
+    causal=False: every token sees every other one and nothing is rotated (`vision`).
     """
     layers = params["attention"]
     h, attention_norm = layer_norm_forward(x, **params.get("attention_norm", {}), eps=config.norm_eps)
@@ -331,7 +338,11 @@ def block_forward(x, params, config, batch_shape, past=None):
     key, key_cache = layer_forward(h, layers["key"], config, "attention")
     value, value_cache = layer_forward(h, layers["value"], config, "attention")
     query, key, value = (a.reshape(*batch_shape, config.d_model) for a in (query, key, value))
-    h, attention = causal_attention_forward(query, key, value, config.n_heads, config.rotary_fraction, past)
+    if causal:
+        rotary_fraction = config.rotary_fraction
+        h, attention = causal_attention_forward(query, key, value, config.n_heads, rotary_fraction, past)
+    else:
+        h, attention = full_attention_forward(query, key, value, config.n_heads)
     h, proj = layer_forward(h.reshape(x.shape), layers["proj"], config, "proj")
     x = x + h
     h, ffn_norm = layer_norm_forward(x, **params.get("ffn_norm", {}), eps=config.norm_eps)
@@ -343,17 +354,16 @@ def block_forward(x, params, config, batch_shape, past=None):
     return x, cache
 
 
-def block_backward(dx, cache, config, batch_shape):
+def block_backward(dx, cache, config, batch_shape, causal=True):
     """dx and the tree of the block's gradients."""
+    attention_backward = causal_attention_backward if causal else full_attention_backward
     params, layers = cache.params, cache.params["attention"]
     grads, norms = {}, {}
     dh, grads["ffn"] = ffn_backward(dx, cache.ffn, params["ffn"])
     dh, norms["ffn_norm"] = _norm_backward(dh, cache.ffn_norm)
     dx = dx + dh
     dh, dproj = layer_backward(dx, cache.proj, layers["proj"])
-    dquery, dkey, dvalue = causal_attention_backward(
-        dh.reshape(*batch_shape, config.d_model), cache.attention
-    )
+    dquery, dkey, dvalue = attention_backward(dh.reshape(*batch_shape, config.d_model), cache.attention)
     dquery, dkey, dvalue = (a.reshape(dx.shape) for a in (dquery, dkey, dvalue))
     dh_query, dquery = layer_backward(dquery, cache.query, layers["query"])
     dh_key, dkey = layer_backward(dkey, cache.key, layers["key"])

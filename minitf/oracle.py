@@ -75,8 +75,47 @@ def causal_attention(query, key, value, n_heads=1, rotary_fraction=0.0):
     return heads.transpose(-2, -3).flatten(-2)
 
 
+def full_attention(query, key, value, n_heads=1):
+    """Multi-head attention without a mask and without positions."""
+
+    def split(x):
+        return x.unflatten(-1, (n_heads, -1)).transpose(-2, -3)
+
+    heads = F.scaled_dot_product_attention(split(query), split(key), split(value))
+    return heads.transpose(-2, -3).flatten(-2)
+
+
+def patch_embedding(images, weight, position):
+    """A convolution whose stride is its width, plus a vector for every place."""
+    size = math.isqrt(weight.shape[1])
+    pixels = images.reshape(-1, 1, *images.shape[-2:])
+    patches = F.conv2d(pixels, weight.reshape(-1, 1, size, size), stride=size)  # (B, d, H / size, W / size)
+    out = patches.flatten(2).transpose(1, 2) + position
+    return out.reshape(*images.shape[:-2], *position.shape)
+
+
 def forward(params, ids, config):
     """Logits (..., T, vocab_size) of a torch tree for ids (..., T)."""
+
+    def attend(query, key, value):
+        return causal_attention(query, key, value, config.n_heads, config.rotary_fraction)
+
+    x = blocks(params, F.embedding(ids, params["embedding"]["weight"]), config, attend)
+    return F.linear(x, params["embedding" if config.tied else "unembedding"]["weight"])
+
+
+def image_forward(params, images, config):
+    """Logits (..., vocab_size) of a torch tree for images (..., H, W)."""
+
+    def attend(query, key, value):
+        return full_attention(query, key, value, config.n_heads)
+
+    x = blocks(params["body"], patch_embedding(images, **params["patch_embedding"]), config, attend)
+    return F.linear(x.mean(dim=-2), params["body"]["embedding"]["weight"])
+
+
+def blocks(params, x, config, attend):
+    """All blocks and the last norm: x (..., T, d) -> (..., T, d)."""
 
     def layer(x, leaf, part):
         if "weight" in leaf:
@@ -95,17 +134,14 @@ def forward(params, ids, config):
             return layer(layer(x, leaf["first"], "ffn"), leaf["second"], "ffn")
         return layer(x, leaf, "ffn")
 
-    x = F.embedding(ids, params["embedding"]["weight"])
     for i in range(config.n_layers):
         block = params[f"block_{i}"]
         attention = block["attention"]
         h = norm(x, block.get("attention_norm", {}))
         q, k, v = (layer(h, attention[name], "attention") for name in ("query", "key", "value"))
-        h = causal_attention(q, k, v, config.n_heads, config.rotary_fraction)
-        x = x + layer(h, attention["proj"], "proj")
+        x = x + layer(attend(q, k, v), attention["proj"], "proj")
         x = x + ffn(norm(x, block.get("ffn_norm", {})), block["ffn"])
-    x = norm(x, params["norm"])
-    return F.linear(x, params["embedding" if config.tied else "unembedding"]["weight"])
+    return norm(x, params["norm"])
 
 
 def loss(params, ids, targets, config, mask=None):

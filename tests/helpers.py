@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minitf import attention, gradcheck, model, ops, pattention
+from minitf import attention, gradcheck, model, ops, pattention, vision
 from minitf.backend import tree_from_items, tree_items, tree_map
 
 KINDS = pattention.KINDS
@@ -78,8 +78,8 @@ def random_params(config, seed=0, dtype=np.float64, std=0.3):
     rng = np.random.default_rng(seed)
 
     def draw(name, shape):
-        centre = 1.0 if name.endswith("norm.weight") else 0.0
-        return (centre + std * rng.standard_normal(shape)).astype(dtype)
+        center = 1.0 if name.endswith("norm.weight") else 0.0
+        return (center + std * rng.standard_normal(shape)).astype(dtype)
 
     shapes = tree_items(model.parameter_shapes(config))
     return tree_from_items((name, draw(name, shape)) for name, shape in shapes)
@@ -92,6 +92,23 @@ def random_batch(config, seed=0, batch=2, length=6, mask=True):
     keep = rng.random((batch, length)) < 0.7
     keep[0, 0] = True
     return ids, targets, keep if mask else None
+
+
+IMAGE_CONFIGS = {"tokenformer": tokenformer(context=6), "transformer": transformer(context=6)}
+
+
+def random_image_params(config, seed=0, dtype=np.float64):
+    """`random_params` of a classifier of 4 x 6 images in patches of 2 x 2."""
+    draw = np.random.default_rng((seed, 2)).standard_normal
+    weight, position = draw((config.d_model, 4)), draw((config.context, config.d_model))
+    patch_embedding = {"weight": weight.astype(dtype), "position": position.astype(dtype)}
+    return {"patch_embedding": patch_embedding, "body": random_params(config, seed, dtype)}
+
+
+def random_images(config, seed=0, dtype=np.float64, batch=3):
+    """Images and labels."""
+    rng = np.random.default_rng((seed, 3))
+    return rng.random((batch, 4, 6)).astype(dtype), rng.integers(0, config.vocab_size, batch)
 
 
 # ------------------------------------------------------------------------------------------------- pairs
@@ -166,6 +183,9 @@ def every_pair(seed=0):
     add(attention, "causal_attention", three)
     options = {"n_heads": 2, "rotary_fraction": 0.5}
     add(attention, "causal_attention", three, "two heads, rotary", **options)
+    add(attention, "full_attention", three, n_heads=2)
+    patches = {"images": draw((2, 4, 6)), "weight": draw((5, 4)), "position": draw((6, 5))}
+    add(vision, "patch_embedding", patches)
     return pairs
 
 
@@ -185,6 +205,16 @@ def model_gradient_error(config, seed=0):
     return gradcheck.tree_directional_error(loss_and_grads, random_params(config, seed), step=1e-5)
 
 
+def image_gradient_error(config, seed=0):
+    """The same of a whole image classifier."""
+    images, labels = random_images(config, seed)
+
+    def loss_and_grads(params):
+        return vision.image_loss_and_grads(params, images, labels, config)
+
+    return gradcheck.tree_directional_error(loss_and_grads, random_image_params(config, seed), step=1e-5)
+
+
 def gradient_checks():
     """Every pair and every model as (name, function that returns the relative error along one direction)."""
     for pair in PAIRS:
@@ -192,6 +222,8 @@ def gradient_checks():
         yield pair.name, partial(gradcheck.directional_error, forward, pair.backward, pair.arrays)
     for name, config in CONFIGS.items():
         yield f"model: {name}", partial(model_gradient_error, config)
+    for name, config in IMAGE_CONFIGS.items():
+        yield f"image model: {name}", partial(image_gradient_error, config)
 
 
 def first_wrong_gradient(tolerance=1e-6):

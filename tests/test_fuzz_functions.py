@@ -30,7 +30,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitf import attention, backend, cost, data, gradcheck, growth, model, ops, optim, pattention, train
+from minitf import (
+    attention,
+    backend,
+    cost,
+    data,
+    gradcheck,
+    growth,
+    model,
+    ops,
+    optim,
+    pattention,
+    train,
+    vision,
+)
 from minitf.backend import tree_map
 
 EXAMPLES = int(os.environ.get("MINITF_FUZZ_EXAMPLES", "15"))
@@ -101,6 +114,11 @@ KEYS = {"key": draw(5, 3), "value": draw(5, 4)}
 THREE = {name: draw(2, 4, 8) for name in ("query", "key", "value")}
 PAST = attention.causal_attention_forward(*(draw(2, 3, 8) for _ in range(3)), n_heads=2)[1].past
 
+CLASSIFIER = dataclasses.replace(TOKENFORMER, context=6)
+IMAGES, LABELS = helpers.random_images(CLASSIFIER)
+IMAGE = {"params": helpers.random_image_params(CLASSIFIER), "images": IMAGES, "labels": LABELS}
+IMAGE |= {"config": CLASSIFIER}
+
 CALLS = {
     "linear": (
         pair(ops, "linear"),
@@ -148,6 +166,25 @@ CALLS = {
     "causal_attention": (
         pair(attention, "causal_attention"),
         {**THREE, "n_heads": 2, "rotary_fraction": 0.5, "dout": draw(2, 4, 8)},
+    ),
+    "full_attention": (pair(attention, "full_attention"), {**THREE, "n_heads": 2, "dout": draw(2, 4, 8)}),
+    "cut_patches": (vision.cut_patches, {"images": draw(3, 4, 6), "patch_size": 2}),
+    "patch_embedding": (
+        pair(vision, "patch_embedding"),
+        {"images": draw(2, 4, 6), "weight": draw(5, 4), "position": draw(6, 5), "dout": draw(2, 6, 5)},
+    ),
+    "image: init_params": (
+        vision.init_image_params,
+        {"config": CLASSIFIER, "patch_size": 2, "seed": 1, "dtype": np.float32},
+    ),
+    "image_loss_and_grads": (vision.image_loss_and_grads, IMAGE),
+    "evaluate_images": (
+        lambda **a: vision.evaluate_images(**a)[0],
+        IMAGE,
+    ),  # an accuracy jumps where logits tie
+    "train_image_model": (
+        lambda **a: vision.train_image_model(**a)[0],
+        IMAGE | {"settings": train.TrainConfig(steps=2, batch_size=2), "shift": 1},
     ),
     "causal_attention with past": (
         lambda **a: attention.causal_attention_forward(**a)[0],
@@ -293,7 +330,10 @@ CALLS = {
 CALLS["tree_map"] = (lambda tree, others: tree_map(lambda a, b: a, tree, others), CALLS["tree_map"][1])
 # these say float64 only, or take no floats, or give integers: another dtype is refused, or does not matter
 ONLY_FLOAT64 = {"numerical_gradient", "check_gradients", "directional_error", "tree_directional_error"}
-NO_TRUTH = ONLY_FLOAT64 | {"train_model"}  # a step of Adam turns rounding noise into a step of its own
+NO_TRUTH = ONLY_FLOAT64 | {
+    "train_model",
+    "train_image_model",
+}  # a step of Adam turns rounding noise into a step of its own
 REUSES = {"adamw_step": ("params", "state")}
 
 # --------------------------------------------------------------------------------------------- the odd values
@@ -554,6 +594,7 @@ ALIASES = {
     "d_model": ("d_ff",),
     "dtype": ("data type", "codec"),
     "heldout_ids": ("ids",),
+    "labels": ("targets",),
     "settings": ("eps",),
     "attention_tau": ("tau",),  # and all other fields of a config
 }
@@ -705,7 +746,11 @@ def changed(arguments, argument, change):
 def test_the_right_arguments_give_a_result_in_every_dtype(name):
     for dtype in DTYPES.values():
         refused = name in ONLY_FLOAT64 if dtype != np.float64 else False
-        refused |= dtype == np.float16 and name in ("adamw_step", "train_model")  # whose eps is 0 in float16
+        refused |= dtype == np.float16 and name in (
+            "adamw_step",
+            "train_model",
+            "train_image_model",
+        )  # whose eps is 0 in float16
         assert judge(name, arguments_in(name, dtype)) == ("error" if refused else "result")
 
 

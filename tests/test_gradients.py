@@ -34,6 +34,11 @@ def test_whole_models_are_right_along_a_random_direction(config):
     assert helpers.model_gradient_error(config) < 1e-6
 
 
+@pytest.mark.parametrize("config", helpers.IMAGE_CONFIGS.values(), ids=helpers.IMAGE_CONFIGS)
+def test_whole_image_models_are_right_along_a_random_direction(config):
+    assert helpers.image_gradient_error(config) < 1e-6
+
+
 @pytest.mark.parametrize("name", ["tokenformer parametric, proj_tokens, taus", "transformer"])
 def test_whole_models_are_right_in_every_leaf(name):
     config = helpers.CONFIGS[name]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 oracle = pytest.importorskip("minitf.oracle")
 
-from minitf import attention, backend, model, ops, optim, pattention  # noqa: E402
+from minitf import attention, backend, model, ops, optim, pattention, vision  # noqa: E402
 
 F = torch.nn.functional
 torch.set_num_threads(1)  # the tensors are tiny
@@ -218,6 +218,48 @@ def test_causal_attention(dtype, shape, length, n_heads, head_dim, fraction, see
         partial(f, **options) for f in (attention.causal_attention_forward, oracle.causal_attention)
     )
     compare(forward, attention.causal_attention_backward, judge, list(arrays), dtype)
+
+
+@both_dtypes
+@given(leading, st.integers(3, 7), st.integers(1, 3), st.integers(2, 5), seeds)
+@settings(max_examples=30)
+def test_full_attention(dtype, shape, length, n_heads, head_dim, seed):
+    arrays = np.random.default_rng(seed).standard_normal((3, *shape, length, n_heads * head_dim))
+    forward, judge = (
+        partial(f, n_heads=n_heads) for f in (attention.full_attention_forward, oracle.full_attention)
+    )
+    compare(forward, attention.full_attention_backward, judge, list(arrays), dtype)
+
+
+# ---------------------------------------------------------------------------------------------- images
+
+
+@both_dtypes
+@given(leading, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), sizes, seeds)
+@settings(max_examples=30)
+def test_patch_embedding_is_a_convolution(dtype, shape, size, rows, columns, d, seed):
+    draw = np.random.default_rng(seed).standard_normal
+    arrays = [draw((*shape, rows * size, columns * size)), draw((d, size**2)), draw((rows * columns, d))]
+    forward, backward = vision.patch_embedding_forward, vision.patch_embedding_backward
+    compare(forward, backward, oracle.patch_embedding, arrays, dtype)
+
+
+@both_dtypes
+@pytest.mark.parametrize("config", helpers.IMAGE_CONFIGS.values(), ids=helpers.IMAGE_CONFIGS)
+def test_whole_image_models(dtype, config):
+    params = helpers.random_image_params(config, dtype=dtype)
+    images, labels = helpers.random_images(config, dtype=dtype)
+    loss, grads = vision.image_loss_and_grads(params, images, labels, config)
+    tensors = oracle.to_torch(params)
+    expected = F.cross_entropy(
+        oracle.image_forward(tensors, torch.tensor(images), config), torch.tensor(labels)
+    )
+    expected.backward()
+    assert abs(loss - expected.item()) < TOLERANCE[dtype] * expected.item()
+    wanted = backend.tree_map(lambda tensor: tensor.grad.numpy(), tensors)
+    error, name = helpers.tree_error(grads, wanted)
+    assert error < TOLERANCE[dtype], name
+    assert {grad.dtype for _, grad in backend.tree_items(grads)} == {np.dtype(dtype)}
 
 
 # --------------------------------------------------------------------------------------------- models
