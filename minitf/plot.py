@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 
+from .train import somebody_watches
+
 # Okabe and Ito (2008), "Color Universal Design", darkest first, without their yellow: too light for a line
 PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -64,14 +66,34 @@ def show(fig, alt, digest):
     digest says in one line which numbers were drawn: nbval compares it, since it does not compare pixels.
     The figure is closed. Raises ValueError when alt is empty, or digest is not one line.
     """
+    _show(fig, alt, digest)
+
+
+def slider(draw, alt, digest, **choices):
+    """Show a figure as `show` does; in a live notebook, with sliders under it that draw it again.
+
+    draw(**values) returns a figure. choices: name=[values] gives a slider, or buttons if the values are words. Each
+    starts at its first value: a stored notebook shows the figure of these, which alt and digest are about.
+    Needs ipywidgets where it is live.
+    """
+    start = {name: values[0] for name, values in choices.items()}
+    handle = _show(draw(**start), alt, f"{_settings(start)}: {digest}")
+    if not somebody_watches():
+        return
     from IPython.display import display
 
-    _require_alt(alt)
-    if not digest.strip() or "\n" in digest:
-        raise ValueError(f"digest is {digest!r}: give one line with the numbers that the figure shows")
-    png = base64.b64encode(_png(fig, alt)).decode()
-    display({"image/png": png, "text/plain": f"[{alt}]"}, metadata={"image/png": {"alt": alt}}, raw=True)
-    print(f"figure: {digest}")
+    controls = {name: _control(name, values) for name, values in choices.items()}
+
+    def redraw(_):
+        values = {name: control.value for name, control in controls.items()}
+        data, metadata = _bundle(draw(**values), f"{alt} Redrawn for {_settings(values)}.")
+        handle.update(data, metadata=metadata, raw=True)
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+        # no text beside the view: nbval skips views, whose ids are random, and would compare a text
+        view = {"model_id": control.model_id, "version_major": 2, "version_minor": 0}
+        display({"application/vnd.jupyter.widget-view+json": view}, raw=True)
 
 
 def save(fig, path_stem, alt):
@@ -87,6 +109,37 @@ def save(fig, path_stem, alt):
         raise ValueError(f"the PNG has {len(png):,} bytes, more than {MAX_PNG_BYTES:,}: draw fewer points")
     Path(f"{path_stem}.png").write_bytes(png)
     Path(f"{path_stem}.svg").write_bytes(svg.getvalue())
+
+
+def _show(fig, alt, digest):
+    """Display and print; returns the handle by which the picture can be replaced."""
+    from IPython.display import display
+
+    _require_alt(alt)
+    if not digest.strip() or "\n" in digest:
+        raise ValueError(f"digest is {digest!r}: give one line with the numbers that the figure shows")
+    data, metadata = _bundle(fig, alt)
+    handle = display(data, metadata=metadata, raw=True, display_id=True)
+    print(f"figure: {digest}")
+    return handle
+
+
+def _control(name, values):
+    import ipywidgets
+
+    if isinstance(values[0], str):
+        return ipywidgets.ToggleButtons(options=values, description=name, style={"button_width": "auto"})
+    return ipywidgets.SelectionSlider(options=values, description=name)
+
+
+def _settings(values):
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
+
+
+def _bundle(fig, alt):
+    """The figure as Jupyter shows it: data and metadata."""
+    png = base64.b64encode(_png(fig, alt)).decode()
+    return {"image/png": png, "text/plain": f"[{alt}]"}, {"image/png": {"alt": alt}}
 
 
 def _png(fig, alt):

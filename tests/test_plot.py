@@ -46,12 +46,27 @@ def test_band_refuses_shapes_that_do_not_fit(fig, runs):
         plot.band(fig.axes[0], np.arange(5), runs, "a", 0)
 
 
+class Screen:
+    """Stands in for IPython's display: keeps (data, metadata) of what is shown, in order."""
+
+    def __init__(self, monkeypatch):
+        self.outputs = []
+        monkeypatch.setattr(pytest.importorskip("IPython.display"), "display", self.display)
+
+    def display(self, data, metadata=None, raw=False, display_id=False):
+        assert raw
+        self.outputs.append((data, metadata))
+        return self if display_id else None
+
+    def update(self, data, metadata=None, raw=False):
+        assert raw
+        self.outputs.append((data, metadata))
+
+
 def test_show_gives_the_alt_text_and_prints_the_digest(fig, monkeypatch, capsys):
-    shown = []
-    display = pytest.importorskip("IPython.display")
-    monkeypatch.setattr(display, "display", lambda data, **options: shown.append((data, options["metadata"])))
+    screen = Screen(monkeypatch)
     plot.show(fig, alt="two rising lines", digest="ends 9, 10")
-    [(data, metadata)] = shown
+    [(data, metadata)] = screen.outputs
     assert data["image/png"].startswith("iVBOR")
     assert metadata == {"image/png": {"alt": "two rising lines"}}
     assert capsys.readouterr().out == "figure: ends 9, 10\n"
@@ -63,6 +78,46 @@ def test_show_needs_both_texts(fig, alt, digest):
     pytest.importorskip("IPython")
     with pytest.raises(ValueError, match="is empty|one line"):
         plot.show(fig, alt, digest)
+
+
+def line_up_to(n, tau):
+    figure, ax = plt.subplots()
+    ax.plot([0, n], [0, float(tau)])
+    return figure
+
+
+def test_where_nobody_watches_a_slider_is_the_figure_of_the_first_values(monkeypatch, capsys):
+    screen = Screen(monkeypatch)
+    monkeypatch.setenv("MINITF_PROGRESS", "0")
+    plot.slider(line_up_to, alt="a line", digest="rises", n=[1, 2], tau=["4", "8"])
+    [(data, metadata)] = screen.outputs
+    assert "image/png" in data and metadata == {"image/png": {"alt": "a line"}}
+    assert capsys.readouterr().out == "figure: n = 1, tau = 4: rises\n"
+    assert not plt.get_fignums()
+
+
+def test_moving_a_slider_redraws_the_figure_and_its_alt_text(monkeypatch, capsys):
+    widgets = pytest.importorskip("ipywidgets")
+    screen, controls = Screen(monkeypatch), []
+    for kind in (widgets.SelectionSlider, widgets.ToggleButtons):
+        monkeypatch.setattr(
+            widgets,
+            kind.__name__,
+            lambda kind=kind, **options: controls.append(kind(**options)) or controls[-1],
+        )
+    monkeypatch.setattr(plot, "somebody_watches", lambda: True)
+    plot.slider(line_up_to, alt="A line.", digest="rises", n=[1, 2], tau=["4", "8"])
+    first, *views = (data for data, _ in screen.outputs)
+    # a text beside a view would stop nbval
+    assert [list(view) for view in views] == [["application/vnd.jupyter.widget-view+json"]] * 2
+    slider, buttons = controls
+    slider.value = 2
+    buttons.value = "8"
+    redrawn, metadata = screen.outputs[-1]
+    assert redrawn["image/png"] != first["image/png"]
+    assert metadata["image/png"]["alt"] == "A line. Redrawn for n = 2, tau = 8."
+    assert capsys.readouterr().out == "figure: n = 1, tau = 4: rises\n"
+    assert not plt.get_fignums()
 
 
 def draw(folder):
