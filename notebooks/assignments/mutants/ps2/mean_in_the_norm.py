@@ -1,0 +1,15 @@
+"""Takes the mean of the p-th powers where the norm has their sum.
+
+loses: ps2-q1-values, ps2-q1-edges
+"""
+
+
+# %% ps2-q1
+def softplus_theta_forward(scores, power=3.0, tau=None):
+    positive = np.logaddexp(scores, 0)
+    largest = positive.max(axis=-1, keepdims=True)
+    relative = positive / np.where(largest > 0, largest, 1)
+    norm = largest * (relative**power).mean(axis=-1, keepdims=True) ** (1 / power)
+    tau = scores.shape[-1] ** (1 / power) if tau is None else tau
+    weights = tau * (positive / np.where(norm > 0, norm, 1))
+    return weights, ThetaCache(scores, positive, norm, power, tau)

@@ -1,0 +1,26 @@
+"""Scales the unembedding of the model that it was handed.
+
+loses: ps3-q2-exact
+"""
+
+
+# %% ps3-q2
+def widen(params, d_new, seed):
+    rng = np.random.default_rng(seed)
+    d = params["embedding"].shape[1]
+
+    def silent(array):
+        return np.pad(array, ((0, 0), (0, d_new - d)))
+
+    def listening(array):
+        return np.concatenate([array, rng.standard_normal((len(array), d_new - d))], axis=1)
+
+    params["unembedding"] *= math.sqrt(d / d_new)
+    return {
+        "embedding": silent(params["embedding"]),
+        "blocks": [
+            {"key": listening(b["key"]), "value": silent(b["value"])}
+            for b in params["blocks"]
+        ],
+        "unembedding": listening(params["unembedding"]),
+    }

@@ -1,0 +1,16 @@
+"""Counts one sequence per step, so every run costs eight times its budget.
+
+loses: ps4-q2-within, ps4-q2-spent
+"""
+
+
+# %% ps4-q2
+def plan(budget, share, base, grown, batch_size):
+    base_step, grown_step = (minitf.training_flops(c, c.context) for c in (base, grown))
+    base_steps = int(share * budget // base_step)
+    rest = budget - base_steps * base_step
+    return {
+        "base": base_steps,
+        "control": int(rest // base_step),
+        "grown": int(rest // grown_step),
+    }

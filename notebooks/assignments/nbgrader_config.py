@@ -1,0 +1,38 @@
+"""nbgrader's settings for the course. A course folder holds a link to this file, so formgrader reads them as well."""
+
+import sys
+from pathlib import Path
+
+from nbconvert.preprocessors import ClearMetadataPreprocessor, CSSHTMLHeaderPreprocessor
+from nbgrader.preprocessors import (
+    AssignLatePenalties,
+    CheckCellMetadata,
+    ClearHiddenTests,
+    GetGrades,
+    IgnorePattern,
+    LimitOutput,
+    SaveAutoGrades,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from classroom.apart import RunApart
+
+c = get_config()  # noqa: F821 (nbgrader defines it)
+
+c.CourseDirectory.course_id = "minitf"
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
+
+# nbgrader's own steps, but for RunApart in the place of Execute
+c.Autograde.autograde_preprocessors = [
+    RunApart,
+    IgnorePattern,
+    ClearMetadataPreprocessor,
+    LimitOutput,
+    SaveAutoGrades,
+    AssignLatePenalties,
+    CheckCellMetadata,
+]
+
+# a student sees the messages of hidden tests, and not the tests; nor can a page of one run a script in another's browser
+c.GenerateFeedback.preprocessors = [ClearHiddenTests, GetGrades, CSSHTMLHeaderPreprocessor]
+c.HTMLExporter.sanitize_html = True
