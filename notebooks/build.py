@@ -1,7 +1,7 @@
 """Make the executed lessons from their sources: notebooks/src/NN_name.py -> notebooks/NN_name.ipynb.
 
-    python notebooks/build.py                 every lesson
-    python notebooks/build.py 02_turn 04      the lessons whose names start so
+    python notebooks/build.py                 every lesson and the puzzles
+    python notebooks/build.py 02_turn p1      those whose names start so
     python notebooks/build.py --check [...]   the same, but written to build/course-notebooks/
 
 A source is a Python file in jupytext's percent format. Building it twice gives the same file.
@@ -61,7 +61,7 @@ def execute(notebook, cwd=HERE):
 
 
 def build(source, folder):
-    """Convert, execute and write one lesson; returns seconds. Nothing is written when a cell fails."""
+    """Convert, execute and write one source; returns seconds. Nothing is written when a cell fails."""
     start = time.perf_counter()
     notebook = read_source(source)
     try:
@@ -107,10 +107,11 @@ def _chosen(names):
     sources = sorted(SOURCES.glob("[0-9][0-9]_*.py"))
     if not sources:
         raise SystemExit("no lesson found: notebooks/src holds no NN_name.py")
+    sources += sorted(SOURCES.glob("puzzles/p[0-9]_*.py"))
     for name in names:
         if not any(source.stem.startswith(name) for source in sources):
             raise SystemExit(
-                f"no lesson starts with {name!r}: there are {', '.join(s.stem for s in sources)}"
+                f"no name starts with {name!r}: there are {', '.join(s.stem for s in sources)}"
             )
     return [
         source for source in sources if not names or source.stem.startswith(tuple(names))
@@ -122,7 +123,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "names", nargs="*", help="lessons, by the start of their names; none means all"
+        "names",
+        nargs="*",
+        help="lessons or puzzles, by the start of their names; none means all",
     )
     parser.add_argument(
         "--check",
@@ -136,7 +139,8 @@ def main():
     sources = _chosen(arguments.names)
     for number, source in enumerate(sources, 1):
         print(f"[{number}/{len(sources)}] {source.stem} ", end="", flush=True)
-        seconds = build(source, CHECKED if arguments.check else HERE)
+        folder = CHECKED if arguments.check else HERE
+        seconds = build(source, folder / source.parent.relative_to(SOURCES))
         print(f"{seconds:.1f} s", flush=True)
 
 

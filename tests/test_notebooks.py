@@ -16,7 +16,8 @@ pytest.importorskip("jupytext")
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = sorted((NOTEBOOKS / "src").glob("*.py"))
-FIRST_LESSONS = ("00", "01", "02", "03", "04", "05")
+PUZZLES = sorted((NOTEBOOKS / "src" / "puzzles").glob("*.py"))
+FIRST_LESSONS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 MAX_BYTES = 300_000
 
 
@@ -99,8 +100,8 @@ def unclean_outputs(notebook):
     return found
 
 
-def missing_parts(notebook, name):
-    """Title with the verb of the file name, card, box, quiz."""
+def missing_card(notebook, name):
+    """Title with the verb of the file name; before the first code what it is for and how long it takes."""
     found = []
     verb = name.split("_")[1]
     title = re.match(r"# (.+)", notebook.cells[0].source if notebook.cells[0].cell_type == "markdown" else "")
@@ -113,6 +114,12 @@ def missing_parts(notebook, name):
             found.append(f"the card before the first code lacks **{heading}**")
     if not re.search(r"\*\*Minutes:?\*\*\D{0,9}\d", opening(notebook)):
         found.append("**Minutes** is not followed by a number")
+    return found
+
+
+def missing_parts(notebook, name):
+    """The card, and what only a lesson has: box and quiz."""
+    found = missing_card(notebook, name)
     if not re.search(r"(\*\*|^#+ )Paper, release, here", markdown(notebook), re.M):
         found.append("lacks the box **Paper, release, here**")
     quiz = re.split(r"^#+ Quiz\s*$|^\*\*Quiz\*\*\s*$", markdown(notebook), flags=re.M)
@@ -156,21 +163,32 @@ def test_the_first_lessons_are_there():
 
 
 def test_every_notebook_has_a_source():
-    strays = {path.stem for path in NOTEBOOKS.glob("*.ipynb")} - {path.stem for path in SOURCES}
+    built = {path.stem for folder in (NOTEBOOKS, NOTEBOOKS / "puzzles") for path in folder.glob("*.ipynb")}
+    strays = built - {path.stem for path in SOURCES + PUZZLES}
     assert not strays, "these have no file in notebooks/src"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_lesson(source):
     assert re.fullmatch(r"\d\d_[a-z0-9]+(_[a-z0-9]+)+", source.stem), "name it NN_verb_object.py"
-    stored = NOTEBOOKS / f"{source.stem}.ipynb"
+    require_good(source, NOTEBOOKS / f"{source.stem}.ipynb", missing_parts)
+
+
+@pytest.mark.parametrize("source", PUZZLES, ids=lambda path: path.stem)
+def test_puzzles(source):
+    assert re.fullmatch(r"p\d_[a-z0-9]+(_[a-z0-9]+)+", source.stem), "name it pN_verb_object.py"
+    require_good(source, NOTEBOOKS / "puzzles" / f"{source.stem}.ipynb", missing_card)
+
+
+def require_good(source, stored, missing):
+    """The stored notebook is in step with its source and clean; missing(notebook, name) finds no gap."""
     assert stored.exists(), "not built: run python notebooks/build.py"
     notebook = nbformat.read(stored, as_version=4)
     complaints = [
         *not_in_step(notebook, builder.read_source(source)),
         *not_run(notebook),
         *unclean_outputs(notebook),
-        *missing_parts(notebook, source.stem),
+        *missing(notebook, source.stem),
         *untold_pictures(notebook),
     ]
     assert not complaints, "\n".join([source.stem, *complaints])

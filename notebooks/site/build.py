@@ -19,6 +19,7 @@ import nbformat
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build"
+PAGES = ("GLOSSARY.md", "RELEASED_WEIGHTS.md")  # listed in index.md, beside the lessons
 MATHJAX = "mathjax@3.2.2"  # the last version with a file that holds everything, fonts too
 
 
@@ -106,16 +107,26 @@ def lay_out(notebooks, source):
             source / folder,
             ignore=shutil.ignore_patterns("__pycache__", "*.md"),
         )
+    for page in (ROOT / "figures").glob(
+        "*.md"
+    ):  # a lesson links to them, no list of pages does
+        text = page.read_text(encoding="utf-8")
+        (source / "figures" / page.name).write_text(
+            f"---\norphan: true\n---\n\n{text}", encoding="utf-8"
+        )
     (source / "notebooks").mkdir()
     lessons = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
     if not lessons:
         raise SystemExit(
             f"no executed lesson in {notebooks}: run python notebooks/build.py"
         )
-    for lesson in lessons:
-        notebook = nbformat.read(lesson, as_version=4)
+    (source / "notebooks" / "puzzles").mkdir()
+    for page in [*lessons, *sorted(notebooks.glob("puzzles/*.ipynb"))]:
+        notebook = nbformat.read(page, as_version=4)
         tell_alt(notebook)
-        nbformat.write(notebook, source / "notebooks" / lesson.name)
+        nbformat.write(notebook, source / "notebooks" / page.relative_to(notebooks))
+    for page in PAGES:
+        shutil.copy(HERE.parent / page, source / "notebooks")
     cards = "\n".join(card(*lesson_facts(lesson)) for lesson in lessons)
     index = (HERE / "index.md").read_text(encoding="utf-8")
     index = index.replace(

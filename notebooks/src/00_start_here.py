@@ -27,9 +27,13 @@
 # **You need**: to have seen a NumPy array. Nothing else.
 #
 # **Minutes**: 10 to read, half of one to run. Equations covered: paper, eq. 4 and section 3.3, by example.
-#
+
+# %% [markdown]
 # A gray box below is a *cell*: click it and press Shift+Enter to run it and go on. Change anything you like; the menu
 # *Kernel*, *Restart Kernel and Run All Cells* runs the whole lesson again from the top.
+#
+# From lesson 01 on there are exercises. You write a function, say `f`; the cell under it, `f = check("f", f)`, says what is
+# wrong with it, or that it is right. If you write nothing, the lesson goes on without you.
 
 # %%
 from pathlib import Path
@@ -178,6 +182,7 @@ def next_character(params, config):
     return exp / exp.sum()
 
 
+# %%
 models = {
     "trained": (params, config),
     "grown, tau held": (grown, grown_config),
@@ -187,27 +192,22 @@ rows = np.array([next_character(*model) for model in models.values()])
 top = rows[0].argsort()[::-1][:8]
 
 # %%
+moved = [np.abs(row - rows[0]).max() for row in rows]
+digest = f"top three {tokenizer.decode(top[:3])!r}; trained and held equal: "
+digest += f"{moved[1] < 1e-12}; rescaled moves by {moved[2]:.2f}"
+alt = "Bars of the probabilities of the eight likeliest next characters, for the trained model, "
+alt += "the model grown with tau held and the model grown with tau rescaled. The first two bars are "
+alt += "equal everywhere; the third differs."
+
+# %%
 fig, ax = plt.subplots(figsize=(7.5, 3.4))
 for i, (name, row) in enumerate(zip(models, rows, strict=True)):
-    ax.bar(
-        np.arange(8) + 0.27 * (i - 1),
-        row[top],
-        0.25,
-        label=name,
-        color=PALETTE[i + 1],
-        hatch=("", "//", "..")[i],
-    )
+    look = {"label": name, "color": PALETTE[i + 1], "hatch": ("", "//", "..")[i]}
+    ax.bar(np.arange(8) + 0.27 * (i - 1), row[top], 0.25, **look)
 ax.set_xticks(np.arange(8), [repr(tokenizer.decode([i])) for i in top])
 ax.set(xlabel=f"next character after {PROMPT!r}", ylabel="probability")
 ax.legend()
-same = np.abs(rows[1] - rows[0]).max() < 1e-12
-show(
-    fig,
-    alt="Bars of the probabilities of the eight likeliest next characters, for the trained model, the model grown with "
-    "tau held and the model grown with tau rescaled. The first two bars are equal everywhere; the third differs.",
-    digest=f"top three {tokenizer.decode(top[:3])!r}; trained and held equal: {same}; rescaled moves by "
-    f"{np.abs(rows[2] - rows[0]).max():.2f}",
-)
+show(fig, alt=alt, digest=digest)
 
 # %% [markdown]
 # > **Paper, release, here**
@@ -217,17 +217,26 @@ show(
 # > | new keys | zero (section 3.3), random in its large runs (4.1) | random (`checkpointing.py`, 414-427) | zero, unless asked |
 # > | $\tau$ after growing | fixed in the proof (appendix B) | $\sqrt n$ of the new $n$ (`tokenformer.py`, 96-99) | held, unless asked |
 # > | a row of scores that is all zero | not defined | NaN | weights of zero |
-#
+
+# %% [markdown]
 # ## Where to go from here
 #
-# ![The parts of a TokenFormer from the characters to the loss, with the lesson that builds each: 01 attention, 02 the Pattentions, 03 the normalizer inside them, 04 the gradients, 05 the whole model, 00 this page.](../figures/course_map.png)
+# ![The parts of a TokenFormer from the characters to the loss, with the lesson that builds each: 01 attention, 02 the Pattentions, 03 the normalizer inside them, 04 the gradients, 05 the whole model, 06 how it grows, 07 what it costs, 08 how it moves to a GPU, 09 what is inside the tokens, 10 images instead of characters, 00 this page.](../figures/course_map.png)
 #
 # - **01 Compute attention by hand**: tokens that look at tokens, from three keys on paper to a causal head.
 # - **02 Turn a weight matrix into tokens**: Pattention by hand, beside the linear layer, the MLP and attention.
 # - **03 Choose a normalizer**: what $\Theta$ has to do, six candidates, and why $\sqrt n$.
 # - **04 Backpropagate by hand**: every gradient, derived and then proved right.
 # - **05 Train a tiny TokenFormer**: assemble it, train it beside a Transformer, and judge the result.
+# - **06 Grow without forgetting**: when a grown model is the old one, exactly, and when it learns more.
+# - **07 Count the cost**: parameters, FLOPs, and a verdict on what the paper promises.
+# - **08 Move it to the GPU**: the same code on other arrays, and what a fused kernel saves.
+# - **09 Look inside parameter tokens**: which tokens fire, and which matter.
+# - **10 Go beyond text**: the same blocks read pictures.
 #
+# Names of the paper, of the released code and of this course stand side by side in the [glossary](GLOSSARY.md).
+
+# %% [markdown]
 # ## Summary
 #
 # - A token is a row of $d$ numbers. A TokenFormer's parameters are such rows too, in pairs of key and value.

@@ -24,7 +24,7 @@
 # **You need**
 # - NumPy: shapes, `@`, broadcasting; the derivative of $e^x$
 #
-# **Minutes** 45 to read, 1 to run
+# **Minutes** 45 to read and code, 1 to run
 #
 # **Equations covered** 8 of [arXiv 2410.23168](https://arxiv.org/abs/2410.23168)
 
@@ -35,6 +35,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minitf
+from minitf.checks import check
 from minitf.plot import show, style
 
 style()
@@ -99,24 +100,56 @@ def fragile_softmax(scores):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def softmax(scores):
-    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-# %%
 large = np.array([1000.0, 999.0, 997.0])
 with np.errstate(over="ignore", invalid="ignore"):
     print("exp(1000) =", np.exp(large[0]), " fragile:", fragile_softmax(large))
-print("max subtracted:", softmax(large), " scores 2, 1, -1:", softmax(large - 998))
 
 # %% [markdown]
 # **Explain.** $e^{1000}$ is larger than any float64: it becomes infinity, and infinity by infinity is not a number. The wish that led us to
 # $e^a$ helps: adding $c = -\max_j a_j$ to all scores changes no weight, and then the largest exponential is $e^0 = 1$.
 #
+# > **Exercise 01.1: `softmax`** · difficulty ●○○○○ · importance ●●●●● · 5 minutes; open the solution after 10
+# >
+# > Write a softmax that no score can break. Any axes may stand before the last; each row gets weights of its own.
+# > Replace `...`, run both cells, and read what the check says. Where yours is not right, the lesson goes on with the library's.
+
+
+# %%
+def softmax(scores):
+    """scores (..., n) -> weights (..., n)."""
+    ...
+
+
+# %%
+softmax = check("softmax", softmax)
+print("weights of 1000, 999, 997:", softmax(large), " of 2, 1, -1:", softmax(large - 998))
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `fragile_softmax` is almost right. Which number may be subtracted from all scores of a row, so that none is positive?
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# scores (..., n) → maximum of each row (..., 1), by `axis=-1, keepdims=True` → difference (..., n) → sum of each row (..., 1) → weights (..., n).
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def softmax(scores):
+#     e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+#     return e / e.sum(axis=-1, keepdims=True)
+# ```
+#
+# </details>
+#
 # ## 3. Many queries
 #
-# In a text every token asks. **Code**: a loop over the queries, then the same as two matrix products.
+# In a text every token asks. **Code**: first a loop over the queries.
 
 
 # %%
@@ -129,11 +162,20 @@ def attend_loop(queries, keys, values):
     return out
 
 
-def attend(queries, keys, values):
-    return softmax(queries @ keys.T) @ values  # (T, d) -> (T, T) -> (T, d)
+# %% [markdown]
+# > **Exercise 01.2: `attend`** · difficulty ●○○○○ · importance ●●●●● · 5 minutes; open the solution after 10
+# >
+# > The same without a loop: two matrix products, and `softmax` between them.
 
 
 # %%
+def attend(queries, keys, values):
+    """queries (T, d), keys (S, d), values (S, d_out) -> (T, d_out)."""
+    ...
+
+
+# %%
+attend = check("attend", attend)
 queries = np.array([[2.0, 1.0], [0.0, 2.0], [-1.0, -1.0]])
 print(queries @ keys.T)
 print(attend(queries, keys, values))
@@ -141,6 +183,27 @@ difference = attend_loop(queries, keys, values) - attend(queries, keys, values)
 print("loop = matrix:", np.abs(difference).max() < 1e-12)
 
 # %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Entry $(t, s)$ of a matrix product is a dot product of row $t$ and column $s$. You want query $t$ with *row* $s$ of the keys.
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# (T, d) @ (d, S) → scores (T, S) → weights (T, S); (T, S) @ (S, d_out) → (T, d_out).
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def attend(queries, keys, values):
+#     return softmax(queries @ keys.T) @ values
+# ```
+#
+# </details>
+#
 # **See.** Row $t$, column $s$ of the first matrix is the score of query $t$ with key $s$. The first row is the one from above.
 #
 # ## 4. Why the scores are divided by $\sqrt d$
@@ -182,7 +245,6 @@ def masked_too_late(queries, keys):
     return weights * np.tri(len(keys))
 
 
-# %%
 changed = keys.copy()
 changed[2] = [5.0, 5.0]  # the last token becomes another word
 for rule in (causal_weights, masked_too_late):
@@ -198,6 +260,8 @@ for rule in (causal_weights, masked_too_late):
 #
 # One row of weights makes one average. But a word may need its verb *and* the word before it. So the $d$ channels are split into $H$ groups;
 # each attends by itself, and the results stand side by side. First as a loop, then with one more axis.
+#
+# **Check** against the library. **Break it**: `wrong_split` also returns $(H, T, d/H)$, but without the `swapaxes`. **Predict**: does anybody notice?
 
 
 # %%
@@ -218,9 +282,6 @@ def heads_matrix(q, k, v, n_heads, split=split):
     return out.swapaxes(0, 1).reshape(out.shape[1], -1)  # (T, d)
 
 
-# %% [markdown]
-# **Check** against the library. **Break it**: `wrong_split` also returns $(H, T, d/H)$, but without the `swapaxes`. **Predict**: does anybody notice?
-
 # %%
 q, k, v = rng.standard_normal((3, 6, 8))
 for n_heads in (1, 2, 4):
@@ -229,7 +290,6 @@ for n_heads in (1, 2, 4):
     print(n_heads, "heads:", [bool(np.abs(out - library).max() < 1e-12) for out in mine])
 
 
-# %%
 def wrong_split(x, n_heads):
     return x.reshape(n_heads, len(x), -1)
 
@@ -266,7 +326,6 @@ def turn(x):
     return x.swapaxes(0, 1)
 
 
-# %%
 x = rng.standard_normal((3, 5, 8))  # 3 texts of 5 tokens
 y = x.copy()
 y[0] = rng.standard_normal((5, 8))  # only text 0 is another one
@@ -329,9 +388,22 @@ for m, n in ((5, 2), (105, 102), (6, 2)):
 # $$da_j = \sum_i dw_i J_{ij} = dw_j\, w_j - \sum_i dw_i\, w_i\, w_j = w_j\,\Big(dw_j - \sum_i w_i\, dw_i\Big).$$
 #
 # **Predict.** For $w = (0.5, 0.25, 0.25)$ and $dw = (4, 0, 0)$: what is $\sum_i w_i\,dw_i$, what is $da$, and what do its entries add up to?
+#
+# > **Exercise 01.3: `softmax_backward`** · difficulty ●●○○○ · importance ●●●●○ · 10 minutes; open the solution after 15
+# >
+# > Write the last formula, for all rows of a table at once and without a square matrix. `w` is the output of softmax.
 
 
 # %%
+def softmax_backward(dw, w):
+    """dw, w (..., n) -> da (..., n)."""
+    ...
+
+
+# %%
+softmax_backward = check("softmax_backward", softmax_backward)
+
+
 def softmax_backward_loop(dw, w):
     da = np.zeros_like(w)
     for i, j in np.ndindex(len(w), len(w)):  # the path a[j] -> w[i]
@@ -339,11 +411,6 @@ def softmax_backward_loop(dw, w):
     return da
 
 
-def softmax_backward(dw, w):
-    return w * (dw - (w * dw).sum(axis=-1, keepdims=True))
-
-
-# %%
 w, dw = np.array([0.5, 0.25, 0.25]), np.array([4.0, 0.0, 0.0])
 print("by hand", [0.5 * (4 - 2), 0.25 * (0 - 2), 0.25 * (0 - 2)])
 print("loop   ", softmax_backward_loop(dw, w))
@@ -351,6 +418,27 @@ print("matrix ", dw @ (np.diag(w) - np.outer(w, w)))
 print("formula", softmax_backward(dw, w))
 
 # %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The bracket compares each slope with one number per row, their average. What are its weights?
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# w · dw (..., n) → average (..., 1) → bracket (..., n) → da (..., n).
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def softmax_backward(dw, w):
+#     return w * (dw - (w * dw).sum(axis=-1, keepdims=True))
+# ```
+#
+# </details>
+#
 # **Explain.** $\sum_i w_i\,dw_i$ is the average slope. Descent goes against $da$: it raises the scores of tokens whose slope lies below the average.
 # The entries of $da$ sum to 0, since a common shift changes nothing. And the formula never builds the square matrix.
 #

@@ -25,7 +25,7 @@
 # **You need**
 # - NumPy: shapes, `@`, broadcasting
 #
-# **Minutes** 40 to read, 1 to run
+# **Minutes** 40 to read and code, 1 to run
 #
 # **Equations covered** 4, 8, 10 and 16 of [arXiv 2410.23168](https://arxiv.org/abs/2410.23168)
 
@@ -40,8 +40,10 @@ from minitf import (
     gelu_forward,
     linear_forward,
     pattention_forward,
+    theta_forward,
 )
-from minitf.plot import show, style
+from minitf.checks import check
+from minitf.plot import show, slider, style
 
 style()
 np.set_printoptions(precision=3, suppress=True)
@@ -114,8 +116,7 @@ print("K = I, V = W^T, matrix:", same(attend(X, np.eye(2), W.T, nothing), linear
 #
 # Can both $K$ and $V$ be learned while $\Theta$ does nothing? It buys nothing: $(XK^\top)V = X(K^\top V)$, and
 # $K^\top V$ is again one matrix. So $\Theta$ must not be linear.
-
-# %% [markdown]
+#
 # ## 2. An MLP is a memory
 #
 # The feed-forward layer (FFN) of a Transformer is a two-layer MLP, $\text{out} = W_2\, f(W_1 x)$, with $f$ applied to each entry.
@@ -231,8 +232,7 @@ for T, n in ((5, 8), (6, 8), (5, 9)):
 # | grows with | the text | the model |
 # | weights | softmax: positive, sum to 1 | section 4: any sign |
 # | multiply-adds | $2T^2 d$ | $2Tnd$ |
-
-# %% [markdown]
+#
 # ## 4. What Theta adds
 #
 # **Derive.** The paper's $\Theta$ divides a row of scores by its length, multiplies by $\tau = \sqrt n$, and applies GeLU (equation 16):
@@ -257,40 +257,96 @@ for name, row in {
     print(f"{name:8}", *(f"{v:.3f}" for v in row))
 
 # %% [markdown]
-# **Code.** As a loop, then as a matrix. Only $\Theta$ is new; the rest is `attend`.
+# **Code.** Each row of a matrix is such a list of scores, for one input token.
+#
+# > **Exercise 02.1: `theta`** · difficulty ●●○○○ · importance ●●●●● · 5 minutes; open the solution after 10
+# >
+# > Write $\Theta$ for a whole matrix of scores; every row has a length of its own. `gelu` from section 2 takes arrays.
 
 
 # %%
+def theta(scores, tau):
+    """scores (..., n), tau a number -> weights (..., n)."""
+    ...
+
+
+# %%
+theta = check("theta", theta)
+
+
 def theta_loop(scores, tau):
     length = math.sqrt(sum(score**2 for score in scores))
-    return [gelu(np.array([tau * score / length]))[0] for score in scores]
+    return np.array([gelu(np.array([tau * score / length]))[0] for score in scores])
 
 
-def theta(scores, tau):
-    length = np.sqrt((scores**2).sum(axis=-1, keepdims=True))  # (T, 1): one length per row
-    return gelu(tau * scores / length)
-
-
-def pattention(x, key, value):
-    return attend(x, key, value, lambda scores: theta(scores, math.sqrt(len(key))))
-
+print("loop = matrix:", same(theta_loop(scores, 2.0), theta(scores, 2.0)))
 
 # %% [markdown]
-# **Check**: the first row should be the one from above; then random shapes against the library.
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Translate the formula from the inside: length of each row, division, times $\tau$, GeLU.
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# scores (..., n) → squares (..., n) → length (..., 1), by `axis=-1, keepdims=True` → quotient (..., n) → weights (..., n).
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def theta(scores, tau):
+#     length = np.sqrt((scores**2).sum(axis=-1, keepdims=True))
+#     return gelu(tau * scores / length)
+# ```
+#
+# </details>
+#
+# > **Exercise 02.2: `pattention`** · difficulty ●●○○○ · importance ●●●●● · 5 minutes; open the solution after 10
+# >
+# > Put the layer together: scores, weights with $\tau = \sqrt n$, output. `pattention_forward` does it; you do it without.
+
 
 # %%
+def pattention(x, key, value):
+    """x (..., d_in), key (n, d_in), value (n, d_out) -> (..., d_out)."""
+    ...
+
+
+# %%
+pattention = check("pattention", pattention)
 x, key = np.array([[2.0, 1.0], [-1.0, 2.0]]), np.array([[2.0, -1.0], [1.0, 2.0]])
 value = np.array([[1.0, 0.0], [1.0, 2.0]])
 print(pattention(x, key, value))
 looped = attend_loop(x, key, value, lambda scores: theta_loop(scores, math.sqrt(2)))
 print("loop = matrix:", same(looped, pattention(x, key, value)))
-for T, n, d_in, d_out in ((1, 1, 1, 1), (2, 3, 4, 5), (7, 6, 2, 3)):
-    shapes = (T, d_in), (n, d_in), (n, d_out)
-    x, key, value = (rng.standard_normal(shape) for shape in shapes)
-    library = pattention_forward(x, key, value)[0]
-    print((T, n, d_in, d_out), same(pattention(x, key, value), library))
 
 # %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `attend` from section 1 has all of it but the rule and its $\tau$. Is $n$ the number of rows or of columns of `key`?
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# (..., d_in) @ (d_in, n) → scores (..., n) → weights (..., n); (..., n) @ (n, d_out) → (..., d_out).
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def pattention(x, key, value):
+#     return theta(x @ key.T, math.sqrt(len(key))) @ value
+# ```
+#
+# </details>
+#
+# **Check.** The first row is the one from above.
+#
 # ### The scale of the input cancels
 #
 # **Predict.** Multiply every input by 10. What happens to the output of a ReLU MLP, a GeLU MLP and a Pattention?
@@ -358,6 +414,36 @@ for n in (25, 400, 10000):
 # **Explain.** With $\sqrt n$ a typical entry has size 1 at every $n$, where GeLU bends. With $\tau = 1$ it shrinks like $1/\sqrt n$,
 # and near 0 GeLU is almost the straight line $z/2$, which buys nothing (section 1).
 #
+# **See** it. Each point is a parameter token: its score, and the weight that $\Theta$ makes of it. In JupyterLab, move the slider and press the buttons.
+# **Predict** first: what happens to the cloud from $n = 8$ to $2048$ with $\tau = \sqrt n$, and with $\tau = 1$?
+
+
+# %%
+def draw_weights(n, tau, theta):
+    scores = np.random.default_rng(0).standard_normal(n)
+    tau = {"√n": math.sqrt(n), "1": 1.0, "n": float(n)}[tau]
+    weights, _ = theta_forward(scores, theta, tau)
+    fig, ax = plt.subplots(figsize=(6.4, 3))
+    ax.plot(scores, weights, "o")
+    ax.set(xlabel="score", ylabel="weight", xlim=(-4, 4), ylim=(-0.5, 4))
+    return fig
+
+
+first, _ = theta_forward(np.random.default_rng(0).standard_normal(8))
+slider(
+    draw_weights,
+    alt="Weights of 8 parameter tokens over their scores, on the bent curve of GeLU: "
+    "near zero for negative scores, rising with positive ones.",
+    digest=f"weights from {first.min():.2f} to {first.max():.2f}",
+    n=[8, 32, 128, 512, 2048],
+    tau=["√n", "1", "n"],
+    theta=["l2_norm_gelu", "gelu_l2_norm", "softmax", "gelu"],
+)
+
+# %% [markdown]
+# **Explain.** With $\sqrt n$ the points stay on one curve, only denser. With $\tau = 1$ the curve flattens into a line through 0, with $\tau = n$ it leaves the picture.
+# `softmax` lifts a few tokens and is never negative; `gelu` knows neither $n$ nor $\tau$. Lesson 03 compares them.
+#
 # ## 5. How is this more than an FFN?
 #
 # A reader asked this of the release (issue #13). *As a function*, hardly: it is an MLP without biases, read at $c\,x$.
@@ -374,7 +460,6 @@ try:
 except ValueError as error:
     print("next layer:", str(error).split(":")[0], "do not fit")
 
-# %%
 key, value = rng.standard_normal((8, 4)), rng.standard_normal((8, 4))
 grown_key = np.concatenate([key, np.zeros((2, 4))])
 grown_value = np.concatenate([value, rng.standard_normal((2, 4))])
@@ -418,7 +503,6 @@ panels = {
 }
 
 
-# %%
 def draw(ax, name, matrix):
     limit = 1 if "softmax" in name else 3  # one color scale for the first three
     ax.imshow(matrix, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")

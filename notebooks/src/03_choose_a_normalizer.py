@@ -24,7 +24,7 @@
 # **You need**
 # - lesson 02 (Pattention), and softmax with its backward from lesson 01
 #
-# **Minutes** 40 to read, 1 to run
+# **Minutes** 45 to read, 1 to run
 #
 # **Equations covered** 4 and 16 of [arXiv 2410.23168](https://arxiv.org/abs/2410.23168), and its table 4
 
@@ -35,7 +35,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minitf
-from minitf.plot import band, show, style
+from minitf.checks import check
+from minitf.plot import band, show, slider, style
 
 style()
 np.set_printoptions(precision=3, suppress=True)
@@ -66,7 +67,7 @@ z = [2 * number / 3 for number in (2, 2, -1, 0)]  # sqrt(4) a / 3
 print("L2, GeLU ", *(f"{v * 0.5 * (1 + math.erf(v / math.sqrt(2))):6.3f}" for v in z))
 
 # %% [markdown]
-# **Code.** Now for whole tables of scores. Each candidate is one line.
+# **Code.** Now for whole tables of scores. Three of the moves:
 
 
 # %%
@@ -74,25 +75,66 @@ def gelu(a):  # a Phi(a), see lesson 02
     return minitf.gelu_forward(a)[0]
 
 
-def l1(a):
-    return a / np.abs(a).sum(axis=-1, keepdims=True)
-
-
-def l2(a):
-    return a / np.sqrt((a * a).sum(axis=-1, keepdims=True))
-
-
 def exp(a):
     return np.exp(a - a.max(axis=-1, keepdims=True))  # lesson 01: the shift changes nothing
 
 
+def l1(a):
+    return a / np.abs(a).sum(axis=-1, keepdims=True)
+
+
+# %% [markdown]
+# > **Exercise 03.1: `l2_norm_gelu`** · difficulty ●●○○○ · importance ●●●●● · 5 minutes; open the solution after 8
+# >
+# > Write the paper's candidate. A row is the last axis; there may be any number of axes before it.
+
+
 # %%
+def l2_norm_gelu(a):
+    """L2, times the root of n, then GeLU. a: scores (..., n) -> weights (..., n)"""
+    ...
+
+
+# %%
+l2_norm_gelu = check("l2_norm_gelu", l2_norm_gelu)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Three steps: the length of every row, the row divided by it and multiplied by $\sqrt n$, GeLU. `gelu` is given.
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# `a` is (T, n), and `(a * a).sum(axis=-1, keepdims=True)` is (T, 1): one number per row, ready to divide by. $n$ is `a.shape[-1]`.
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def l2_norm_gelu(a):
+#     length = np.sqrt((a * a).sum(axis=-1, keepdims=True))
+#     return gelu(math.sqrt(a.shape[-1]) * a / length)
+# ```
+#
+# </details>
+#
+# The other five are one line each.
+
+
+# %%
+def l2(a):
+    return a / np.sqrt((a * a).sum(axis=-1, keepdims=True))
+
+
 rules = {
     "softmax": lambda a: l1(exp(a)),
     "n softmax": lambda a: a.shape[-1] * l1(exp(a)),
     "GeLU": gelu,
     "GeLU, L2": lambda a: math.sqrt(a.shape[-1]) * l2(gelu(a)),
-    "L2, GeLU": lambda a: gelu(math.sqrt(a.shape[-1]) * l2(a)),
+    "L2, GeLU": l2_norm_gelu,
     "L1, GeLU": lambda a: gelu(a.shape[-1] * l1(a)),
 }
 kinds = ("softmax", "softmax", "gelu", "gelu_l2_norm", "l2_norm_gelu", "l1_norm_gelu")
@@ -204,6 +246,33 @@ for name, rule in rules.items():
 # %% [markdown]
 # **Explain.** Both candidates with an L2 norm stay at 1 or below. L1 pins only $\sum_i \lvert z_i\rvert = n$, and a row may put all of that into one token: its ceiling is $\sqrt n = 32$.
 #
+# **See** one row of scores become weights. In JupyterLab move the sliders. **Predict** first: which of them changes the picture of "L2, GeLU"?
+
+
+# %%
+def row_of_scores(n, spread):
+    return spread * np.random.default_rng(0).standard_normal(n)
+
+
+def weights_of_a_row(theta, n, spread):
+    scores = row_of_scores(n, spread)
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    ax.plot(scores, rules[theta](scores), "o")
+    ax.set(xlabel="score", ylabel="weight", title=f"{theta}, n = {n}, spread {spread}")
+    return fig
+
+
+# %%
+choices = {"theta": ["L2, GeLU", "GeLU", "softmax"], "n": [16, 64, 256, 1024]}
+choices["spread"] = [0.1, 0.3, 1.0, 3.0, 10.0]
+alt = "Weights against scores, one point per parameter token: under L2, GeLU the curve of GeLU."
+lowest, *_, highest = np.sort(rules["L2, GeLU"](row_of_scores(16, 0.1)))
+digest = f"weights from {lowest:.2f} to {highest:.2f}"
+slider(weights_of_a_row, alt=alt, digest=digest, **choices)
+
+# %% [markdown]
+# **Explain.** Under "L2, GeLU" the spread changes only the numbers on the lower axis: the points lie on GeLU of $z$, which does not know the spread. "GeLU" bends from a line to a ReLU, softmax from a line to one tall point.
+#
 # ## 3. How much gradient passes?
 #
 # **Derive.** Hand every output entry a random gradient of size 1. Then $dw_i = d\text{out} \cdot v_i$ is a sum of $d$ terms of variance $1/n$: its variance is $d/n$.
@@ -286,7 +355,11 @@ def released_softmax(a):
     return a.shape[-1] * l1(np.exp(a))
 
 
-released = {"softmax": released_softmax, "l2_norm_gelu": rules["L2, GeLU"]}
+def released_theta(a):
+    return gelu(math.sqrt(a.shape[-1]) * l2(a))
+
+
+released = {"softmax": released_softmax, "l2_norm_gelu": released_theta}
 for scores in ([0, 0, 0, 0], [100, 0, 0, 0]):
     a = np.array([scores], np.float32)
     for kind, rule in released.items():
@@ -297,7 +370,47 @@ for scores in ([0, 0, 0, 0], [100, 0, 0, 0]):
 
 # %% [markdown]
 # **Explain.** A row of zeros has no direction: $0/0$ is not a number, and one NaN spreads through the whole model. An input of zeros makes such a row, or a mask over all tokens. Here it gets zero weights and gradients.
-# And $e^{100}$ overflows; subtracting the maximum cures that.
+# And $e^{100}$ overflows; subtracting the maximum cures that. The L2 norm overflows as well: in float32 the square of $10^{30}$ is infinite, that of $10^{-30}$ is 0.
+#
+# > **Exercise 03.2: `safe_l2`** · difficulty ●●●○○ · importance ●●●○○ · 10 minutes; open the solution after 15
+# >
+# > Write the L2 norm of rows, $a/\lvert a\rvert$, so that a row of zeros stays zero and rows of $10^{30}$ or $10^{-30}$ get length 1, in float32, too.
+
+
+# %%
+def safe_l2(a):
+    """a: scores (..., n) -> rows of length 1, or of zeros (..., n)"""
+    ...
+
+
+# %%
+safe_l2 = check("safe_l2", safe_l2)
+print(safe_l2(np.array([[3e30, 4e30], [3e-30, 4e-30], [0, 0]], np.float32)))
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Make the entries harmless before you square them: what may every row be divided by without changing its direction?
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# `largest = np.abs(a).max(axis=-1, keepdims=True)` is (T, 1). Where it is 0, divide by 1: `np.where(largest > 0, largest, 1)`. The lengths are (T, 1), too.
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def safe_l2(a):
+#     largest = np.abs(a).max(axis=-1, keepdims=True)
+#     unit = a / np.where(largest > 0, largest, 1)
+#     length = np.sqrt((unit * unit).sum(axis=-1, keepdims=True))
+#     return unit / np.maximum(length, 1)  # the largest entry is 1: only a row of zeros is shorter
+# ```
+#
+# </details>
 #
 # The TPU code adds $\varepsilon = 10^{-5}$ to the norm. **Predict** what that does to ever smaller scores.
 
@@ -316,30 +429,22 @@ for size in (1.0, 1e-5, 1e-8):
 #
 # ## 6. Weights below zero, and weights near zero
 #
-# **Predict.** No key fits: all scores are $-3$. What will each candidate say? And how negative can a weight be?
+# **Predict.** No key fits: all scores are $-3$. What will each candidate say? How negative can a weight be? And how many of 1024 tokens hold 90 % of the squared weight?
 
 # %%
+a = 2 * rng.standard_normal((200, 1024))
+print("          all scores -3   negative   below 1% of largest   90% of squares in")
 for name, rule in rules.items():
-    print(f"{name:9} {rule(np.full(4, -3.0))}")
+    w, fits_nothing = rule(a), rule(np.full(4, -3.0))[0]
+    small = (np.abs(w) < 0.01 * w.max(axis=-1, keepdims=True)).mean()
+    line = f"{name:9} {fits_nothing:13.3f} {(w < 0).mean():10.0%} {small:21.0%}"
+    print(line + f"{carriers(w):13.0f} tokens")
 z = np.linspace(-3, 0, 30001)
 print(f"smallest GeLU: {gelu(z).min():.3f} at z = {z[gelu(z).argmin()]:.2f}")
 
 # %% [markdown]
 # **Explain.** Softmax must hand out its whole budget, even when nothing fits. "GeLU, L2" blows a murmur up to a full $-1$. With the GeLU *last* no weight falls
-# under $-0.17$.
-#
-# **See** who speaks among 1024 tokens:
-
-# %%
-a = 2 * rng.standard_normal((200, 1024))
-print("           negative   below 1% of the largest   90% of the squares in")
-for name, rule in rules.items():
-    w = rule(a)
-    small = (np.abs(w) < 0.01 * w.max(axis=-1, keepdims=True)).mean()
-    print(f"{name:9} {(w < 0).mean():9.0%} {small:21.0%} {carriers(w):20.0f} tokens")
-
-# %% [markdown]
-# **Explain.** Softmax leaves the talking to 2 % of the tokens; under GeLU a fifth carry most, and half of all weights are slightly below zero. Exactly 0 is none of them.
+# under $-0.17$. Softmax leaves the talking to 2 % of the tokens; under GeLU a fifth carry most, and half of all weights are slightly below zero. Exactly 0 is none of them.
 #
 # ## 7. Growing with zero keys
 #
@@ -360,19 +465,7 @@ for kind in dict.fromkeys(kinds):
 # **Explain.** A zero key scores 0. Zeros change neither norm, and $\text{GeLU}(0) = 0$: the four GeLU kinds keep their function while $\tau$ is held. If it follows $n$, "GeLU, L2" is stretched by exactly $\sqrt 2$, and the paper's $\Theta$ is bent as well.
 # Softmax cannot keep its function: $e^0 = 1$ takes a share from everyone. For a model that is to grow, this is the strongest reason against it.
 #
-# ## 8. Two GeLUs
-#
-# The TPU code uses the tanh formula for GeLU, the GPU code the exact one. **Predict**: does it matter?
-
-# %%
-z = np.linspace(-6, 6, 12001)
-error = np.abs(gelu(z) - minitf.gelu_forward(z, approximate="tanh")[0])
-print(f"largest difference {error.max():.1e}, at |z| = {abs(z[error.argmax()]):.1f}")
-
-# %% [markdown]
-# **Explain.** To a test, yes: a difference in the fourth digit looks like a bug. First ask which GeLU.
-#
-# ## 9. The figure
+# ## 8. The figure
 #
 # Both tables, drawn: means of 3 seeds, bands from lowest to highest. **Predict** which lines fall, rise and stand.
 
@@ -410,7 +503,7 @@ show(fig, alt=alt, digest=f"n = 4096, output/gradient: {digest}")
 # | L1, GeLU | yes | no | yes | yes | yes |
 #
 # **Does it make better models?** We measured sizes, not accuracy. The paper's table 4 trained, on images (ImageNet, base size): exp with L1 79.6 %, GeLU with L1 81.7 %, GeLU with L2 82.5 %. That fits our
-# picture without proving it: it does not compare the orders, and has no plain GeLU.
+# picture without proving it: it does not compare the orders, and has no plain GeLU. `figures/theta_ablation.py` trains all of them on text, at one output size, with tuned learning rates.
 #
 # > **Paper, release, here**
 # >

@@ -20,15 +20,17 @@
 # - derive the backward pass of a matrix product, GeLU, the L2 norm, softmax, layer norm and Pattention
 # - explain why a token with zero key and zero value never learns
 # - check a gradient by finite differences, with the right step, and see where a bug sits
+# - find three bugs in a backward that somebody else wrote
 #
 # **You need**
 # - lesson 02, and partial derivatives
 #
-# **Minutes** 50 to read, 1 to run
+# **Minutes** 60 to read, 1 to run
 #
 # **Equations covered** 4 and 25 of [arXiv 2410.23168](https://arxiv.org/abs/2410.23168)
 
 # %%
+import itertools
 import math
 from functools import partial
 
@@ -36,6 +38,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minitf
+from minitf.checks import check
 from minitf.plot import show, style
 
 style()
@@ -81,7 +84,49 @@ for name, backward in {"loop": product_backward_loop, "matrix": product_backward
     print(f"{name:7}: dx = {dx.tolist()}, dkey = {dkey.tolist()}")
 
 # %% [markdown]
-# **Check.** A derivative can be measured: nudge one entry up and down by $h$, and divide the difference in $L$ by $2h$.
+# **Check.** A derivative can be measured: nudge one entry up and down by $h$, and divide the difference by $2h$.
+#
+# > **Exercise 04.1: `numerical_gradient`** · difficulty ●●○○○ · importance ●●●●○ · 8 minutes; open the solution after 12
+# >
+# > Measure the slope of `f`, which takes an array and returns a number, against every entry of `x`, one entry at a time.
+
+
+# %%
+def numerical_gradient(f, x, h=1e-6):
+    """(f(x + nudge) - f(x - nudge)) / 2h for a nudge of h in each entry of x; the shape of x"""
+    ...
+
+
+# %%
+numerical_gradient = check("numerical_gradient", numerical_gradient)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `np.ndindex(x.shape)` gives the index of every entry. Do not change `x` itself.
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# `nudge` is an array like `x`, all 0 but for one entry, which is $h$. `f(x + nudge)` is one number, the gradient an array like `x`.
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def numerical_gradient(f, x, h=1e-6):
+#     grad = np.zeros_like(x)
+#     for i in np.ndindex(x.shape):
+#         nudge = np.zeros_like(x)
+#         nudge[i] = h
+#         grad[i] = (f(x + nudge) - f(x - nudge)) / (2 * h)
+#     return grad
+# ```
+#
+# </details>
+#
 # To get one number from many outputs, weigh them with random numbers $G$: $L = \sum_{ti} A_{ti} G_{ti}$. Then $dA = G$.
 
 
@@ -92,7 +137,7 @@ def close(a, b, tolerance=1e-12):
 
 x, key, G = (rng.standard_normal(shape) for shape in ((3, 2), (4, 2), (3, 4)))
 dx, dkey = product_backward(G, x, key)
-measured = minitf.numerical_gradient(lambda x: ((x @ key.T) * G).sum(), x)
+measured = numerical_gradient(lambda x: ((x @ key.T) * G).sum(), x)
 print("loop = matrix:      ", close(product_backward_loop(G, x, key)[1], dkey))
 print("formula = measured: ", close(dx, measured, 1e-8))
 
@@ -110,7 +155,7 @@ z = np.array([-3.0, 0.0, 1.0, 3.0])
 cdf, pdf = minitf.normal_cdf_pdf(z)  # Phi and phi
 slope = cdf + z * pdf
 print("slope", slope)
-measured = minitf.numerical_gradient(lambda z: minitf.gelu_forward(z)[0].sum(), z)
+measured = numerical_gradient(lambda z: minitf.gelu_forward(z)[0].sum(), z)
 print("measured:", close(slope, measured, 1e-8))
 
 # %% [markdown]
@@ -120,8 +165,9 @@ print("measured:", close(slope, measured, 1e-8))
 #
 # **Derive.** From $\lvert a\rvert = \sqrt{\sum_k a_k^2}$ we get $\partial \lvert a\rvert/\partial a_i = 2a_i / (2\lvert a\rvert) = u_i$. The quotient rule, with $\delta_{ij} = 1$ if $i = j$ and 0 otherwise:
 #
-# $$\frac{\partial u_j}{\partial a_i} = \frac{\delta_{ij}\,\lvert a\rvert - a_j\,u_i}{\lvert a\rvert^2} = \frac{\delta_{ij} - u_j u_i}{\lvert a\rvert}
-# \qquad\Rightarrow\qquad da_i = \sum_j du_j \frac{\delta_{ij} - u_j u_i}{\lvert a\rvert} = \frac{du_i - u_i\,(u \cdot du)}{\lvert a\rvert}$$
+# $$\frac{\partial u_j}{\partial a_i} = \frac{\delta_{ij}\,\lvert a\rvert - a_j\,u_i}{\lvert a\rvert^2} = \frac{\delta_{ij} - u_j u_i}{\lvert a\rvert},$$
+#
+# $$da_i = \sum_j du_j \frac{\delta_{ij} - u_j u_i}{\lvert a\rvert} = \frac{du_i - u_i\,(u \cdot du)}{\lvert a\rvert}$$
 #
 # **Predict.** For $a = (3, 4)$: $\lvert a\rvert = 5$, $u = (0.6, 0.8)$. Let $du = (1, 0)$. What is $u \cdot du$, what is $da$, and what is $a \cdot da$?
 
@@ -154,27 +200,56 @@ print("a . da = 3 * 0.128 - 4 * 0.096 =", f"{3 * 0.128 - 4 * 0.096:.3f}")
 #
 # **Derive.** $\Theta$ is three steps: $u = a/\lvert a\rvert$, $z = \tau u$, $w = \text{GeLU}(z)$. From the last to the first:
 #
-# $$dz = dw \odot \text{GeLU}'(z), \qquad du = \tau\,dz, \qquad da = \frac{du - u\,(u \cdot du)}{\lvert a\rvert} = \frac{\tau}{\lvert a\rvert}\left(dz - \frac{z\,(z \cdot dz)}{\tau^2}\right).$$
+# $$dz = dw \odot \text{GeLU}'(z), \qquad du = \tau\,dz,$$
+#
+# $$da = \frac{du - u\,(u \cdot du)}{\lvert a\rvert} = \frac{\tau}{\lvert a\rvert}\left(dz - \frac{z\,(z \cdot dz)}{\tau^2}\right).$$
 #
 # ($\odot$ multiplies entry by entry; the last form replaces $u$ by $z/\tau$.) With $\tau = \sqrt n$ and $f$ for GeLU this is equation 25 of the paper:
 #
 # $$\frac{\partial w_i}{\partial a_j} = \frac{f'(z_i)}{\sqrt n\,\lvert a\rvert}\left(n\,\delta_{ij} - z_i z_j\right).$$
 #
 # **Code.** The library's forward keeps what we need in its cache: `gelu` holds $z$, $\Phi(z)$, $\varphi(z)$; `normed` is $u$; `inverse_norm` is $1/\lvert a\rvert$.
+#
+# > **Exercise 04.2: `theta_backward`** · difficulty ●●●○○ · importance ●●●●● · 10 minutes; open the solution after 15
+# >
+# > Write the three steps above, row by row, for any number of axes before the last.
 
 
 # %%
 def theta_backward(dweights, cache):
-    z, cdf, pdf = cache.gelu
-    dz = dweights * (cdf + z * pdf)  # weights = GeLU(z)
-    du = cache.tau * dz  # z = tau u
-    u = cache.normed
-    return cache.inverse_norm * (
-        du - u * (u * du).sum(axis=-1, keepdims=True)
-    )  # u = a / |a|
+    """dweights (..., n) -> dscores (..., n); cache: tau, gelu, normed, inverse_norm"""
+    ...
 
+
+# %%
+theta_backward = check("theta_backward", theta_backward)
 
 # %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# One line for each step of the forward, from the last to the first. The last line is `norm_backward` of section 3.
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# Everything is (..., n), but `inverse_norm` and the dot product $u \cdot du$, `(u * du).sum(axis=-1, keepdims=True)`, are (..., 1).
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def theta_backward(dweights, cache):
+#     z, cdf, pdf = cache.gelu
+#     dz = dweights * (cdf + z * pdf)  # weights = GeLU(z)
+#     du = cache.tau * dz  # z = tau u
+#     u = cache.normed
+#     return cache.inverse_norm * (du - u * (u * du).sum(axis=-1, keepdims=True))
+# ```
+#
+# </details>
+#
 # **Check** on the 3-4-5 row, then against equation 25 as a full matrix and against the library.
 
 # %%
@@ -207,10 +282,6 @@ print("library:    ", close(minitf.theta_backward(dw, cache), theta_backward(dw,
 
 
 # %%
-def softmax_backward(dw, w):
-    return w * (dw - (w * dw).sum(axis=-1, keepdims=True))
-
-
 def layer_norm_backward(dout, x):
     c = x - x.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(c, axis=-1, keepdims=True)
@@ -218,14 +289,11 @@ def layer_norm_backward(dout, x):
     return dc - dc.mean(axis=-1, keepdims=True)
 
 
-# %%
 x, dout = rng.standard_normal((2, 3, 5))
-w, _ = minitf.softmax_forward(x)
-print("softmax:   ", close(softmax_backward(dout, w), minitf.softmax_backward(dout, w)))
 _, cache = minitf.layer_norm_forward(x, eps=0.0)
 library = minitf.layer_norm_backward(dout, cache)
 print("layer norm:", close(layer_norm_backward(dout, x), library))
-sums = softmax_backward(dout, w).sum(axis=-1)
+sums = minitf.softmax_backward(dout, minitf.softmax_forward(x)[0]).sum(axis=-1)
 print("softmax ignores a constant, so each row of da sums to 0:", close(sums, np.zeros(3)))
 
 # %% [markdown]
@@ -241,17 +309,47 @@ print("softmax ignores a constant, so each row of da sums to 0:", close(sums, np
 # | $A = XK^\top$ | $dX = dA\,K, \quad dK = dA^\top X$ |
 # | $W = \Theta(A)$ | $dA = $ `theta_backward` $(dW)$ |
 # | $\text{out} = WV$ | $dW = d\text{out}\,V^\top, \quad dV = W^\top d\text{out}$ |
+#
+# > **Exercise 04.3: `pattention_backward`** · difficulty ●●●○○ · importance ●●●●● · 10 minutes; open the solution after 15
+# >
+# > Write the table for one sequence. Call `theta_rule` for the middle line: section 8 will put wrong rules in.
 
 
 # %%
 def pattention_backward(dout, cache, theta_rule=theta_backward):
-    dvalue = cache.weights.T @ dout  # out = weights @ value
-    dweights = dout @ cache.value.T
-    dscores = theta_rule(dweights, cache.theta)  # weights = theta(scores)
-    dkey = dscores.T @ cache.x  # scores = x @ key.T
-    dx = dscores @ cache.key
-    return dx, dkey, dvalue
+    """dout (T, d_out); cache: x, key, value, scores, weights, theta -> dx, dkey, dvalue"""
+    ...
 
+
+# %%
+pattention_backward = check("pattention_backward", pattention_backward)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Start from the bottom of the table. The middle line is `theta_rule(dweights, cache.theta)`.
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# `dout` is (T, d_out), `cache.weights` (T, n), `cache.value` (n, d_out). So `dvalue` is (n, T) times (T, d_out), and `dweights` (T, d_out) times (d_out, n).
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def pattention_backward(dout, cache, theta_rule=theta_backward):
+#     dvalue = cache.weights.T @ dout  # out = weights @ value
+#     dweights = dout @ cache.value.T
+#     dscores = theta_rule(dweights, cache.theta)  # weights = theta(scores)
+#     dkey = dscores.T @ cache.x  # scores = x @ key.T
+#     dx = dscores @ cache.key
+#     return dx, dkey, dvalue
+# ```
+#
+# </details>
 
 # %%
 shapes = {"x": (3, 2), "key": (4, 2), "value": (4, 5)}  # T=3, d_in=2, n=4, d_out=5
@@ -270,22 +368,17 @@ print({name: close(a, b) for name, a, b in zip(arrays, mine, library, strict=Tru
 
 # %%
 SIZE = 1.0
-new = {"zero": np.zeros((2, 2)), "random": rng.standard_normal((2, 2))}
+keys = {"zero": np.zeros((2, 2)), "random": rng.standard_normal((2, 2))}
 values = {"zero": np.zeros((2, 5)), "random": SIZE * rng.standard_normal((2, 5))}
-for k, v in (
-    ("zero", "zero"),
-    ("zero", "random"),
-    ("random", "zero"),
-    ("random", "random"),
-):
-    key = np.concatenate([arrays["key"], new[k]])
+for k, v in itertools.product(keys, values):
+    key = np.concatenate([arrays["key"], keys[k]])
     value = np.concatenate([arrays["value"], values[v]])
     _, cache = minitf.pattention_forward(
         arrays["x"], key, value, tau=2.0
     )  # held at sqrt(4)
     _, dkey, dvalue = pattention_backward(dout, cache)
-    for_key, for_value = np.abs(dkey[4:]).max(), np.abs(dvalue[4:]).max()
-    print(f"key {k:6} value {v:6}: largest dkey {for_key:.2e}, dvalue {for_value:.2e}")
+    dk, dv = np.abs(dkey[4:]).max(), np.abs(dvalue[4:]).max()
+    print(f"key {k:6} value {v:6}: largest dkey {dk:.2e}, dvalue {dv:.2e}")
 
 # %% [markdown]
 # **Explain.** Follow a new token $i$ with $k_i = 0$. In every row $a_i = 0$, so $z_i = 0$ and $w_i = 0$. Going back:
@@ -298,14 +391,8 @@ for k, v in (
 #
 # ## 8. Prove it
 #
-# Agreeing with a library proves little if both make one mistake. `check_gradients` nudges *every* entry of every argument.
-
-# %%
-report = minitf.check_gradients(minitf.pattention_forward, pattention_backward, arrays)
-print(report)
-assert report.ok
-
-# %% [markdown]
+# Agreeing with a library proves little if both make one mistake. `check_gradients` does to every argument what your `numerical_gradient` does, and reports.
+#
 # **Break it.** Three bugs that real people write. **Predict** for each which of `x`, `key`, `value` the report will call wrong.
 
 
@@ -325,43 +412,95 @@ def transposed(dout, cache):
 
 
 # %%
-def check(backward):
-    print(minitf.check_gradients(minitf.pattention_forward, backward, arrays))
-
-
-# %%
-for bug in (no_projection, no_tau):
-    print(bug.__name__)
-    check(partial(pattention_backward, theta_rule=bug))  # theta_rule filled in
+for rule in (theta_backward, no_projection, no_tau):
+    backward = partial(pattention_backward, theta_rule=rule)  # theta_rule filled in
+    report = minitf.check_gradients(minitf.pattention_forward, backward, arrays)
+    print(f"{rule.__name__}:\n{report}")
 try:
-    check(transposed)
+    minitf.check_gradients(minitf.pattention_forward, transposed, arrays)
 except ValueError as error:
     print("transposed:", error)
 
 # %% [markdown]
-# **Explain.**
+# **See** which lines are wrong, and by which ratio. **Explain.**
 # - `value` right, `key` and `x` wrong: the bug sits in $\Theta$, between `dweights` and `dscores`.
 # - `no_tau`: expected is $2 = \sqrt 4$ times got, in both lines. A constant ratio is a forgotten *factor*.
 # - `no_projection`: no constant ratio. A forgotten *term*.
 # - `transposed`: the shape gives it away, because $n \ne d$. Test with sizes that all differ.
 #
-# Nudges prove that the backward belongs to *this* forward. Whether the forward is the paper's, they cannot know. For that we
-# ask an independent judge: torch differentiates a second implementation, written from the equations. It is optional.
+# Now you. Somebody wrote the backward of attention (lesson 01: one head, no mask) and planted three bugs. It runs, and all shapes are right.
+
 
 # %%
-try:
-    from minitf import oracle
-except ImportError:
-    oracle = None
+def attention_forward(query, key, value):
+    weights, _ = minitf.softmax_forward(query @ key.T / math.sqrt(query.shape[1]))
+    return weights @ value, (query, key, value, weights)
 
-if oracle:
-    tensors = oracle.to_torch(arrays)
-    oracle.pattention(**tensors).backward(oracle.to_torch(dout, requires_grad=False))
-    for name, mine_, tensor in zip(arrays, mine, tensors.values(), strict=True):
-        assert close(mine_, tensor.grad.numpy()), name
-print("torch agrees, or is not installed")
+
+def planted_backward(dout, cache):
+    query, key, value, weights = cache
+    dvalue = weights @ dout
+    dweights = dout @ value.T
+    average = dweights.sum(axis=-1, keepdims=True)
+    dscores = weights * (dweights - average)
+    dkey = dscores.T @ query
+    dquery = dscores @ key / math.sqrt(query.shape[1])
+    return dquery, dkey, dvalue
+
+
+three = {"query": (3, 4), "key": (3, 4), "value": (3, 5)}
+three = {name: rng.standard_normal(shape) for name, shape in three.items()}
+print(minitf.check_gradients(attention_forward, planted_backward, three))
 
 # %% [markdown]
+# > **Exercise 04.4: `attention_backward`** · difficulty ●●●●○ · importance ●●●○○ · 15 minutes; open the solution after 20
+# >
+# > Copy `planted_backward` and mend it. Print the report on your function under it, as in the cell above, after every change: which lines are wrong, and by
+# > which ratio, tells you where to look.
+
+
+# %%
+def attention_backward(dout, cache):
+    """dout (T, d_out); cache: query, key, value, weights -> dquery, dkey, dvalue"""
+    ...
+
+
+# %%
+attention_backward = check("attention_backward", attention_backward)
+assert minitf.check_gradients(attention_forward, attention_backward, three).ok
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `dvalue` does not meet the other two: mend it first. `query` and `key` are both wrong, so look at what they share, and compare it with section 5. Then one of them is still wrong, by one ratio.
+#
+# </details>
+#
+# <details><summary>Hint 2: the shapes</summary>
+#
+# `weights` is (T, T), and so is its transpose: no shape gives that away. `average` is (T, 1), one number per row of `weights`. The scores were divided by $\sqrt d$, and $d = 4$.
+#
+# </details>
+#
+# <details><summary>Hint 3: the solution</summary>
+#
+# ```python
+# def attention_backward(dout, cache):
+#     query, key, value, weights = cache
+#     dvalue = weights.T @ dout
+#     dweights = dout @ value.T
+#     average = (weights * dweights).sum(axis=-1, keepdims=True)
+#     dscores = weights * (dweights - average) / math.sqrt(query.shape[1])
+#     dkey = dscores.T @ query
+#     dquery = dscores @ key
+#     return dquery, dkey, dvalue
+# ```
+#
+# </details>
+#
+# Nudges prove that the backward belongs to *this* forward. Whether the forward is the paper's, they cannot know. For that one needs an independent judge:
+# `tests/test_parity_torch.py` lets torch differentiate a second implementation, written from the equations.
+#
 # **The whole model.** Nudging every entry costs two runs per parameter. Cheaper: nudge *all* parameters at once, along one random direction $v$.
 # The slope must be $\sum g\,v$. Two runs serve any model, but tell only *that* something is wrong.
 
@@ -376,7 +515,6 @@ def right(params):
     return minitf.loss_and_grads(params, ids[:, :-1], ids[:, 1:], config)
 
 
-# %%
 def wrong(params):
     loss, grads = right(params)
     grads["block_0"]["ffn"]["key"] *= 1.1  # one array of 23, 10 percent too large
@@ -400,9 +538,13 @@ for gradients in (right, wrong):  # keys are about 0.02 here, so the step is sma
 # The *truncation* error falls like $h^2$. But $f(h)$ is stored with a relative error of about $\varepsilon$ (float64: $2 \cdot 10^{-16}$), and dividing the difference by $2h$ makes a
 # *rounding* error of about $\varepsilon\lvert f\rvert/h$, which grows as $h$ shrinks. The sum $E(h) = Ch^2 + \varepsilon D/h$ is smallest where $E' = 2Ch - \varepsilon D/h^2 = 0$:
 #
-# $$h = \left(\frac{\varepsilon D}{2C}\right)^{1/3}, \qquad \text{and with } C \text{ and } D \text{ near } 1: \quad h \approx \varepsilon^{1/3} = 6 \cdot 10^{-6}, \quad E \approx \varepsilon^{2/3} = 4 \cdot 10^{-11}.$$
+# $$h = \left(\frac{\varepsilon D}{2C}\right)^{1/3}.$$
+#
+# With $C$ and $D$ near 1 that is $h \approx \varepsilon^{1/3} = 6 \cdot 10^{-6}$, with an error of $E \approx \varepsilon^{2/3} = 4 \cdot 10^{-11}$.
 #
 # **Code.** Nudge `x`, `key` and `value` together, along 20 random directions, with 25 steps $h$. A V-curve is the error of the measured slopes against $\sum g\,v$.
+# Beside the right gradient we draw two wrong ones. One lacks the projection. The other, a small slip, takes GeLU's slope from the tanh formula
+# while the forward is exact.
 
 # %%
 steps = 10.0 ** np.arange(-1, -13.5, -0.5)
@@ -415,7 +557,6 @@ def loss(direction, h, dtype):
     return float((out * dout.astype(dtype)).sum())
 
 
-# %%
 def v_curve(grads, dtype):
     exact = [sum((g * v).sum() for g, v in zip(grads, d, strict=True)) for d in directions]
     errors = []
@@ -425,18 +566,12 @@ def v_curve(grads, dtype):
     return np.array(errors)
 
 
-# %% [markdown]
-# Beside the right gradient we draw two wrong ones. One lacks the projection. The other, a small slip, takes GeLU's slope from the tanh formula
-# while the forward is exact.
-
-
 # %%
 def tanh_slope(dweights, cache):
     _, gelu = minitf.gelu_forward(cache.gelu.x, approximate="tanh")
     return theta_backward(dweights, cache._replace(gelu=gelu))
 
 
-# %%
 _, cache = minitf.pattention_forward(**arrays)
 rules = (theta_backward, no_projection, tanh_slope)
 correct, unprojected, slipped = (pattention_backward(dout, cache, rule) for rule in rules)
@@ -454,33 +589,27 @@ floors = [
     curves[f"float64, {bug}"][8] for bug in ("no projection", "tanh slope")
 ]  # h = 1e-5
 digest = f"right falls with slope {fall:.1f}; floors {floors[0]:.2g} and {floors[1]:.2g}"
-alt = (
-    "Log-log plot of the relative error of a measured slope against the step h. The right "
-)
-alt += "gradient in float64 makes a V: it falls with the square of h to about 1e-10 near h = 1e-6 and "
-alt += "rises again as 1/h. In float32 the V is higher, lowest near h = 1e-3. Both wrong gradients "
-alt += "run into flat floors, at about 1 and at 0.0002."
+alt = "Log-log plot of the relative error of a measured slope against the step h. The "
+alt += "right gradient in float64 makes a V: it falls with the square of h to about 1e-10 near "
+alt += "h = 1e-6 and rises again as 1/h. In float32 the V is higher, lowest near h = 1e-3. "
+alt += "Both wrong gradients run into flat floors, at about 1 and at 0.0002."
 
 # %%
 fig, ax = plt.subplots(figsize=(7.5, 5))
 for name, curve in curves.items():
     ax.loglog(steps, curve, label=name)
 guide = {"color": "gray", "marker": "", "linestyle": "-", "linewidth": 1}
-ax.loglog(
-    steps[1:10], 5 * steps[1:10] ** 2, label="truncation: slope 2, rounding: -1", **guide
-)
+slopes = "truncation: slope 2, rounding: -1"
+ax.loglog(steps[1:10], 5 * steps[1:10] ** 2, label=slopes, **guide)
 ax.loglog(steps[11:], 5e-16 / steps[11:], **guide)
-ax.set(
-    xlabel="step h (in units of the parameters)",
-    ylabel="relative error of the slope (no unit)",
-    ylim=(3e-12, 30),
-)
+ax.set(xlabel="step h (in units of the parameters)", ylim=(3e-12, 30))
+ax.set_ylabel("relative error of the slope (no unit)")
 ax.legend(loc="lower left")
 show(fig, alt=alt, digest=digest)
 
 # %% [markdown]
-# **Explain.** A right gradient makes a V: truncation on the right arm, rounding on the left. The right arm passes $2.5 \cdot 10^{-3}$ at $h = 10^{-2}$, so $C \approx 25$, and the lowest
-# point lies at $(\varepsilon/50)^{1/3} \approx 2 \cdot 10^{-6}$. In float32, with $\varepsilon = 10^{-7}$, it lies near $10^{-3}$, at an error of $10^{-4}$: a slip smaller than that hides there.
+# **Explain.** A right gradient makes a V: truncation on the right arm, rounding on the left. The right arm passes $2 \cdot 10^{-3}$ at $h = 10^{-2}$, so $C \approx 20$, and the lowest
+# point lies at $(\varepsilon/40)^{1/3} \approx 2 \cdot 10^{-6}$. In float32, with $\varepsilon = 10^{-7}$, it lies near $10^{-3}$, at an error of $10^{-4}$: a slip smaller than that hides there.
 # A wrong gradient makes a floor that no step gets below. So check in float64, with $h$ near $10^{-6}$.
 #
 # > **Paper, release, here**
