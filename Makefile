@@ -3,11 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 LAB_ARGS ?=
+# an nbgrader course, and the assignment in it that release, collect and grade are about
+CLASS ?= class
+PS ?= ps1
+GRADE_ARGS ?=
+# in the order in which they use each other's runs
+EXPERIMENTS ?= cost_curves growth_mechanics regime_scan theta_ablation ffn_blocks context_cost
+WORKERS ?= 2
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 COURSE = $(VENV)/.course-is-installed
 TEST = $(VENV)/.test-is-installed
+GRADER = $(VENV)/.grader-is-installed
 
 # lessons draw no progress bars when nobody watches
 unexport PYTHONPATH
@@ -17,7 +25,7 @@ lab: export MINITF_PROGRESS = 1
 # with other work to do that wait is long
 course test: export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help course test test-gpu lab figures bench site
+.PHONY: help course test test-gpu lab figures experiments bench site release collect grade classroom-demo
 
 help:  ## show this list
 	@echo "make course   run every lesson, redraw the figures, write build/course/index.html"
@@ -26,6 +34,9 @@ help:  ## show this list
 	@echo "make bench    time a training step beside torch, about 10 minutes; writes figures/speed.json"
 	@echo "make lab      JupyterLab on lesson 00"
 	@echo "make figures  redraw the figures from their stored data"
+	@echo "make experiments  run what a figure's data lack, in full (hours; stop it at any time, it resumes)"
+	@echo "make release PS=ps1, make collect PS=ps1 FROM=downloads.zip, make grade PS=ps1: see notebooks/INSTRUCTOR.md"
+	@echo "make classroom-demo  the three of them for a made-up class of forty, under build/"
 	@echo "make site     browsable HTML of the stored notebooks, without running them: build/site/index.html"
 	@echo "Another Python: make PYTHON=python3.12 VENV=.venv312 course"
 
@@ -39,7 +50,7 @@ $(COURSE): pyproject.toml constraints.txt
 # torch is the oracle of the tests and nothing else, so only they install it
 $(TEST): $(COURSE)
 	@echo "adding the test tools and $(TORCH) to $(VENV) (once)"
-	@$(PIP) -e '.[course,test,gpu-check]'
+	@$(PIP) -e '.[course,test,gpu-check,classroom,cluster]'
 	@$(PIP) '$(TORCH)'
 	@touch $@
 
@@ -50,6 +61,10 @@ course: $(COURSE) figures
 figures: $(COURSE)
 	@set -e; for script in $(wildcard figures/*.py); do \
 		echo "$(BIN)/python $$script --redraw"; $(BIN)/python $$script --redraw; done
+
+# what is stored is not run again; two processes suit two cores
+experiments: $(COURSE)
+	@set -e; for name in $(EXPERIMENTS); do $(BIN)/python figures/$$name.py --workers $(WORKERS); done
 
 site: $(COURSE)
 	$(BIN)/python notebooks/site/build.py notebooks build/site
@@ -62,10 +77,28 @@ test: $(TEST)
 	$(BIN)/ruff check .
 	MINITF_REQUIRE_TORCH=1 $(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
-		--nbval-cell-timeout=120 notebooks/*.ipynb
+		--nbval-cell-timeout=120 notebooks/*.ipynb notebooks/puzzles/*.ipynb
 
 test-gpu: $(TEST)
 	MINITF_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/test_gpu.py
 
 bench: $(TEST)
 	$(BIN)/python figures/speed.py
+
+$(GRADER): $(COURSE)
+	@echo "adding nbgrader to $(VENV) (once)"
+	@$(PIP) -e '.[course,classroom]'
+	@touch $@
+
+release: $(GRADER)
+	$(BIN)/python notebooks/assignments/grade.py release $(PS) --course $(CLASS)
+
+collect: $(GRADER)
+	$(BIN)/python notebooks/assignments/grade.py collect $(PS) $(FROM) --course $(CLASS)
+
+grade: $(GRADER)
+	$(BIN)/python notebooks/assignments/grade.py grade $(PS) --course $(CLASS) $(GRADE_ARGS)
+
+classroom-demo: $(GRADER)
+	rm -rf build/classroom-demo
+	$(BIN)/python notebooks/assignments/grade.py demo $(PS) --course build/classroom-demo

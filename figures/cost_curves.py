@@ -512,6 +512,13 @@ def verdict_table(measured):
     return "\n".join(lines)
 
 
+def readme_table(measured):
+    lines = ["| claim | measured, mean of the seeds | verdict |", "|---|---|---|"]
+    for claim, mean, _, _, verdict in judge(measured):
+        lines.append(f"| {claim.text} | {claim.quantity}: {number(mean)} | {verdict} |")
+    return "\n".join(lines)
+
+
 def grid_table(measured):
     lrs = [str(lr) for lr in measured["plan"]["lrs"]]
     lines = [
@@ -619,6 +626,8 @@ def finish(stem):
     if page.exists():
         write_section(page, "verdict", verdict_table(measured))
         write_section(page, "grid", grid_table(measured))
+    if stem == STEM:
+        write_section(STEM.parents[1] / "README.md", "verdict", readme_table(measured))
     draw(stem)
 
 

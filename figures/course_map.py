@@ -15,7 +15,8 @@ ALT = (
     "A TokenFormer from left to right: characters, embedding, then a block with layer norm, three Pattentions for "
     "query, key and value, causal attention, an output Pattention, a second norm and a feed-forward Pattention, each "
     "half added to its input, and at the end norm, logits and loss. Lesson 01 is at attention, 02 and 03 at the "
-    "Pattentions, 04 at the gradients that flow back from the loss, 05 at the whole, 00 where characters go in."
+    "Pattentions, 04 at the gradients that flow back from the loss, 05 at the whole, 00 where characters go in, 10 "
+    "where images do instead; 06 grows the Pattentions, 09 looks inside them, 07 counts all costs, 08 moves it to GPUs."
 )
 PLAIN, TOKENS, ATTENTION = "#e8e8e8", plot.PALETTE[6], plot.PALETTE[5]
 BOXES = (  # x, label, color; all on one line
@@ -51,8 +52,8 @@ def arrow(ax, start, end, curve=0.0, **options):
 
 def draw():
     plot.style()
-    fig, ax = plt.subplots(figsize=(12, 3.1))
-    ax.set(xlim=(-0.3, 14.6), ylim=(-0.5, 3.7))
+    fig, ax = plt.subplots(figsize=(12, 3.6))
+    ax.set(xlim=(-0.3, 14.6), ylim=(-1.2, 3.7))
     ax.axis("off")
     ax.add_patch(
         FancyBboxPatch(
@@ -79,6 +80,11 @@ def draw():
     badge(ax, 7.2, 3.3, "02", "parameters as tokens (blue)")
     badge(ax, 11.2, 3.3, "03", "their normalizer")
     badge(ax, 6.6, -0.15, "04", "every gradient, by hand")
+    badge(ax, 0.15, 0.4, "10", "or images")
+    badge(ax, 0.15, -0.85, "06", "grow the blue parts")
+    badge(ax, 4.2, -0.85, "09", "look inside them")
+    badge(ax, 7.2, -0.85, "07", "count what it all costs")
+    badge(ax, 11.2, -0.85, "08", "move it to the GPU")
     plot.save(fig, Path(__file__).with_suffix(""), ALT)
 
 
