@@ -425,7 +425,9 @@ display(Markdown(cost_curves.grid_table(measured)))
 grids = measured["grids"]
 ours = min(grids[f"grown ({exact}), {results.small}"].values())
 rival = grids[f"Transformer {last}, {results.small}"].values()
-print(f"scratch minus grown, nats: {min(rival) - ours:+.3f}, untuned {max(rival) - ours:+.3f}")
+print(
+    f"scratch minus grown, nats: {min(rival) - ours:+.3f}, untuned {max(rival) - ours:+.3f}"
+)
 edges = {str(min(plan.lrs)), str(max(plan.lrs))}
 at_edge = sum(min(grid, key=grid.get) in edges for grid in grids.values())
 print(f"best at an edge of the grid: {at_edge} of {len(grids)} arms")
@@ -546,7 +548,9 @@ questions = {
     "last member": "And its last member as good?",
 }
 for part, question in questions.items():
-    answers = [f"{word} ({mean:.2g})" for claim, word, mean, *_ in rows if part in claim.text]
+    answers = [
+        f"{word} ({mean:.2g})" for claim, word, mean, *_ in rows if part in claim.text
+    ]
     print(f"{question:50} {', '.join(answers)}")
 
 # %% [markdown]
