@@ -12,7 +12,6 @@ from minitf.data import CharTokenizer, load_shakespeare
 
 FIGURES = Path(__file__).parents[1] / "figures"
 NOT_MEASURED_YET = {
-    "cost_curves",
     "growth_mechanics",
     "regime_scan",
     "theta_ablation",
@@ -49,9 +48,9 @@ def test_the_stored_picture_is_what_the_script_draws(script, tmp_path):
 @pytest.mark.parametrize("data", MEASURED, ids=lambda path: path.stem)
 def test_other_data_give_another_picture(data, tmp_path):
     def change(value):
-        """Every float a tenth larger, whatever it means."""
+        """Every float that was measured a tenth larger, whatever it means."""
         if isinstance(value, dict):
-            return {name: change(item) for name, item in value.items()}
+            return {name: item if name == "plan" else change(item) for name, item in value.items()}
         if isinstance(value, list):
             return [change(item) for item in value]
         return value * 1.1 if isinstance(value, float) else value

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import platform
-import sys
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 
@@ -36,9 +35,7 @@ def main(stem, description, plans, run, draw, arguments=None):
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if not options.redraw:
         measured = {
-            "command": " ".join(
-                ["python", f"figures/{stem.name}.py", *(sys.argv[1:] if arguments is None else arguments)]
-            ),
+            "command": command(stem, plans, plan),
             "plan": asdict(plan),
             "versions": {"python": platform.python_version(), "numpy": np.__version__, **_numba()},
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -59,6 +56,19 @@ def main(stem, description, plans, run, draw, arguments=None):
         draw(options.out)
     else:
         print(f"{options.out.name}: not measured yet, python figures/{stem.name}.py does it")
+
+
+def command(stem, plans, plan):
+    """What to type for this plan, wherever its runs go."""
+    default = next(iter(plans.values()))
+    changed = [each.name for each in fields(plan) if getattr(plan, each.name) != getattr(default, each.name)]
+    options = [f"--{name.replace('_', '-')} {_shown(getattr(plan, name))}" for name in changed]
+    return " ".join([f"python figures/{stem.name}.py", *options])
+
+
+def _shown(value):
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f'"{text}"' if " " in text else text
 
 
 def learn(store, folder):
@@ -87,11 +97,10 @@ def parse(description, plans, stem, arguments=None):
     for each in fields(first):
         is_tuple = isinstance(each.default, tuple)
         kind = type(each.default[0]) if is_tuple else type(each.default)
-        shown = ",".join(map(str, each.default)) if is_tuple else each.default
         parser.add_argument(
             f"--{each.name.replace('_', '-')}",
             type=_several(kind) if is_tuple else kind,
-            help=f"{each.metadata['help']} ({next(iter(plans))}: {shown})",
+            help=f"{each.metadata['help']} ({next(iter(plans))}: {_shown(each.default)})",
         )
     parser.add_argument(
         "--store", type=Path, default=STORE, help=f"folder of finished runs (default {STORE})"
