@@ -37,7 +37,7 @@ class Plan:
     widths: tuple = constant((40, 60, 100, 120), "widths of the Transformers of the same sizes")
     recipe: str = constant("faded keys", "way to grow")
     base_lr: float = constant(3e-3, "peak learning rate of Tokenformer bases")
-    grow_lr: float = constant(3e-3, "peak learning rate of stages of growth")
+    grow_lr: float = constant(1e-3, "peak learning rate of stages of growth")
     transformer_lr: float = constant(3e-3, "peak learning rate of the large Transformer")
     scan_budget: int = constant(1500, "steps of the bases of the scan of tokens per width")
     scan_tokens: tuple = constant(

@@ -7,10 +7,14 @@ A line that a kill cut short is dropped on opening; weights are written before t
 line has its weights.
 """
 
-import fcntl
 import json
 import os
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there, do not start two sweeps at once
+    fcntl = None
 
 from .. import checkpoint
 
@@ -27,7 +31,8 @@ class Store:
         self.path = self.folder / "runs.jsonl"
         self.file = self.path.open("a+b")
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.file.close()
             raise RuntimeError(f"another sweep is writing to {self.folder}: wait for it or stop it") from None
