@@ -15,7 +15,6 @@ NOT_MEASURED_YET = {
     "growth_mechanics",
     "regime_scan",
     "theta_ablation",
-    "ffn_blocks",
     "context_cost",
 }
 SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.stem not in NOT_MEASURED_YET)

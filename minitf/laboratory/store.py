@@ -77,7 +77,8 @@ class Store:
 
     def add(self, record):
         """Append a record; the weights are somewhere else, or nowhere."""
-        self.file.write(json.dumps(record).encode() + b"\n")
+        line = json.dumps(record)
+        self.file.write(line.encode() + b"\n")
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.records[record["key"]] = record
+        self.records[record["key"]] = json.loads(line)  # as it will be read: a tuple has become a list
