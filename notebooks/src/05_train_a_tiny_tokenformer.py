@@ -354,8 +354,8 @@ print("all nine runs beat the table of letter pairs on plays that they have neve
 # in a row were no gain over one. Is it the learning rate? Set `peak_lr` to half and to double: with seed 0 all three ended higher, and in the same order.
 #
 # **What this does not show.** A model that is ahead after 250 steps need not be ahead after 25,000, nor one of 78,000 parameters at a billion. It shows
-# that both learn, and how to compare: equal parameters, equal data, several seeds, more than one learning rate. `figures/ffn_blocks.py` asks about two in a row
-# again, with more steps and the rate tuned for each.
+# that both learn, and how to compare: equal parameters, equal data, several seeds, more than one learning rate. `figures/ffn_blocks.py` asked about two in a row
+# again, with 1,000 steps, 86,400 parameters in the layers and the rate tuned for each: 1.841 nats for one, 1.857 for two (means of three seeds, whose ranges touch).
 #
 # ## 7. What it writes
 #

@@ -39,7 +39,7 @@ _one_team = threading.Lock()  # not all of numba's threading layers allow two ca
 
 
 def jit(function, **options):
-    """Compiled without the GIL; no fast maths that would assume away NaN and infinity."""
+    """Compiled without the GIL; no fast math that would assume away NaN and infinity."""
     # Python's check for a division by 0 would stop SIMD
     options |= {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
     try:
