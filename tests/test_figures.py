@@ -14,7 +14,6 @@ FIGURES = Path(__file__).parents[1] / "figures"
 NOT_MEASURED_YET = {
     "growth_mechanics",
     "regime_scan",
-    "theta_ablation",
     "context_cost",
 }
 SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.stem not in NOT_MEASURED_YET)
