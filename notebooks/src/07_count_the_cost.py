@@ -557,14 +557,14 @@ for part, question in questions.items():
 # **In words.** Growing is real here, and less than the headline. Real: the grown model beats both controls that did not grow, and an exact birth costs nothing, for the release's recipe ends
 # no lower. Less: with a tenth of the budget a stage it closes much less of the gap than the paper's 96 %, and the crosses lie *below* the grown lines. Who wants only the last size does at least
 # as well from scratch, for the same FLOPs. The family is six times cheaper, but its last member is not as good as the Transformer that it replaces. The lead over
-# Net2Net and the distance to the crosses are about a hundredth of a nat: small enough that seeds matter. Where a claim rests on one seed, nothing tells luck from cause.
+# Net2Net and the distance to the crosses are about a hundredth of a nat. Where a claim rests on one seed, nothing tells luck from cause.
 #
 # **What this does not show.** Models a thousand times smaller than the paper's, two layers, characters, one corpus, one $B$. The paper's base had seen far more text per parameter; `figures/regime_scan.py`
 # asks what a longer base changes.
 #
 # ## 11. Change a constant and rerun
 #
-# You need not believe us. In a terminal, in the folder above `notebooks`:
+# In a terminal, in the folder above `notebooks`:
 #
 # ```sh
 # alias experiment=".venv/bin/python figures/cost_curves.py --out build/mine"
