@@ -353,20 +353,20 @@ def test_the_tables_have_the_columns_that_canvas_and_moodle_ask_for(klass):
     klass.hand_in("alice")
     klass.grade()
     plain, canvas, moodle, notebook = grading.tables(klass.path, "tiny")
-    rows = {row["student_id"]: row for row in csv.DictReader(plain.open())}
+    rows = {row["student_id"]: row for row in csv.DictReader(plain.read_text(encoding="utf-8").splitlines())}
     assert (rows["alice"]["last_name"], rows["alice"]["tiny"], rows["absent"]["tiny"]) == (
         "O'Neil, Jr.",
         "6.0",
         "",
     )
     # gradebook_importer.rb of Canvas: "Student", "ID", then the two SIS columns together, and "Section" last
-    header, possible, *students = csv.reader(canvas.open())
+    header, possible, *students = csv.reader(canvas.read_text(encoding="utf-8").splitlines())
     assert header == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "tiny"]
     assert "Points Possible" in possible[0] and float(possible[-1]) == 8
     assert ["O'Neil, Jr., Alice", "4711", "", "alice", "", "6.0"] in students
     assert ["absent", "", "", "absent", "", ""] in students
     # Moodle's grade export, which its import takes back
-    header, *students = csv.reader(moodle.open())
+    header, *students = csv.reader(moodle.read_text(encoding="utf-8").splitlines())
     assert header == ["First name", "Last name", "ID number", "Email address", "Assignment: tiny (Real)"]
     assert ["Alice", "O'Neil, Jr.", "alice", "a@b.c", "6.0"] in students
     assert "figure: 1 students, 3 cells, difficulty 1.00 to 1.00" in notebook.read_text()
