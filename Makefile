@@ -24,6 +24,8 @@ lab: export MINITF_PROGRESS = 1
 # the models of lessons and tests are so small that BLAS threads would mostly wait for each other; on a machine
 # with other work to do that wait is long
 course test: export OPENBLAS_NUM_THREADS = 1
+# numba (extra fast) is an option: everything is tested without it, the twins with it as well
+course test: export MINITF_NUMBA = 0
 
 .PHONY: help course test test-gpu lab figures experiments bench site release collect grade classroom-demo
 
@@ -50,7 +52,7 @@ $(COURSE): pyproject.toml constraints.txt
 # torch is the oracle of the tests and nothing else, so only they install it
 $(TEST): $(COURSE)
 	@echo "adding the test tools and $(TORCH) to $(VENV) (once)"
-	@$(PIP) -e '.[course,test,gpu-check,classroom,cluster]'
+	@$(PIP) -e '.[course,test,gpu-check,classroom,cluster,fast]'
 	@$(PIP) '$(TORCH)'
 	@touch $@
 
@@ -75,7 +77,8 @@ lab: $(COURSE)
 test: $(TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	MINITF_REQUIRE_TORCH=1 $(BIN)/python -m pytest
+	MINITF_REQUIRE_TORCH=1 $(BIN)/python -m pytest --ignore=tests/test_twins.py
+	MINITF_NUMBA=1 $(BIN)/python -m pytest tests/test_twins.py
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout=120 notebooks/*.ipynb notebooks/puzzles/*.ipynb
 

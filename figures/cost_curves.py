@@ -11,9 +11,7 @@ are FLOPs counted from the matrix products that ran. Finished runs are kept in b
 changed on the command line, and only what that changes runs again.
 """
 
-import contextlib
 import json
-import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +30,8 @@ from minitf.laboratory import (
     transformer,
     widened,
 )
-from minitf.laboratory.command import constant, main, write_section
+from minitf.laboratory.command import constant, main
+from minitf.laboratory.verdict import Claim, minus, ratio, readme_table, write_section
 
 STEM = Path(__file__).with_suffix("")
 PAPER = {  # OpenWebText, perplexity (tables 6 and 7); TPU-v4 hours, read off the release's figure to about 50
@@ -272,7 +271,7 @@ class Results:
         self.exact = self.plan.compared[1]
         self.shares = [share_name(share) for share in sorted(set(self.plan.shares))]
         self.small = self.shares[0]
-        self.large = self.shares[-1] if len(self.shares) > 1 else "none"  # claims about it are left out then
+        self.large = self.shares[-1]
 
     def seeds(self, arm):
         return list(self.measured["arms"][arm]["keys"])
@@ -327,31 +326,16 @@ class Results:
         return changes
 
 
-def minus(a, b):
-    return {seed: a[seed] - b[seed] for seed in a if seed in b}
+def has_two_shares(results):
+    return len(results.shares) > 1
 
 
-def ratio(a, b):
-    return {seed: a[seed] / b[seed] for seed in a if seed in b}
+def has_release(results):
+    return "release" in results.plan.recipes
 
 
-@dataclass(frozen=True)
-class Claim:
-    """An inequality on a measured quantity; at_least: the threshold is a lower bound, otherwise an upper one."""
-
-    text: str
-    quantity: str  # in words, with its unit
-    measure: object  # Results -> {seed: value}
-    threshold: float
-    at_least: bool = True
-    expected: bool = True
-
-    def holds(self, value):
-        return value >= self.threshold if self.at_least else value <= self.threshold
-
-    def verdict(self, values):
-        answers = {self.holds(value) for value in values.values()}
-        return "within noise" if len(answers) == 2 else "holds" if answers == {True} else "fails"
+def has_both(results):
+    return has_two_shares(results) and has_release(results)
 
 
 CLAIMS = (
@@ -379,6 +363,7 @@ CLAIMS = (
         "share of the gap closed at B/5",
         lambda r: r.closed(r.large),
         0.68,
+        applies=has_two_shares,
     ),
     Claim(
         "grown beats the same extra tokens without growth, B/10 a stage",
@@ -391,6 +376,7 @@ CLAIMS = (
         "no growth minus grown, nats",
         lambda r: minus(r.loss(f"no growth, {r.large}"), r.grown(r.large)),
         0.02,
+        applies=has_two_shares,
     ),
     Claim(
         "grown at B/10 beats the same extra FLOPs without growth",
@@ -411,6 +397,7 @@ CLAIMS = (
         lambda r: minus(r.loss(f"Transformer {r.last}, FLOPs of grown {r.large}"), r.grown(r.large)),
         0.0,
         expected=False,
+        applies=has_two_shares,
     ),
     Claim(
         "grown Tokenformer is no worse than a Transformer widened by Net2Net, B/10 (the paper: 11.5 against 12.1)",
@@ -425,18 +412,21 @@ CLAIMS = (
         lambda r: minus(r.loss(f"Net2Net, {r.large}"), r.grown(r.large)),
         0.0,
         expected=False,
+        applies=has_two_shares,
     ),
     Claim(
         "the exact recipe ends at least as low as the release's, B/10",
         "release minus exact, nats",
         lambda r: minus(r.grown(r.small, "release"), r.grown(r.small)),
         -0.005,
+        applies=has_release,
     ),
     Claim(
         "the exact recipe ends at least as low as the release's, B/5",
         "release minus exact, nats",
         lambda r: minus(r.grown(r.large, "release"), r.grown(r.large)),
         -0.005,
+        applies=has_both,
     ),
     Claim(
         "exact recipes and Net2Net change no logit at birth, in float64",
@@ -477,48 +467,6 @@ CLAIMS = (
 )
 
 
-def judge(measured):
-    """Rows (claim, mean, lowest, highest, verdict); a claim whose arms this plan lacks is left out."""
-    results, rows = Results(measured), []
-    for claim in CLAIMS:
-        with contextlib.suppress(KeyError):
-            values = claim.measure(results)
-            if spread := list(values.values()):
-                rows.append((claim, float(np.mean(spread)), min(spread), max(spread), claim.verdict(values)))
-    return rows
-
-
-def number(value):
-    return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
-
-
-def predictions():
-    lines = ["| claim | quantity | threshold | we expect |", "|---|---|---|---|"]
-    for claim in CLAIMS:
-        sign = "≥" if claim.at_least else "≤"
-        expected = "holds" if claim.expected else "fails"
-        lines.append(f"| {claim.text} | {claim.quantity} | {sign} {claim.threshold:g} | {expected} |")
-    return "\n".join(lines)
-
-
-def verdict_table(measured):
-    lines = ["| claim | measured: mean (lowest to highest seed) | threshold | verdict |", "|---|---|---|---|"]
-    for claim, mean, low, high, verdict in judge(measured):
-        sign = "≥" if claim.at_least else "≤"
-        spread = f"{number(mean)} ({number(low)} to {number(high)})"
-        lines.append(
-            f"| {claim.text} | {claim.quantity}: {spread} | {sign} {claim.threshold:g} | **{verdict}** |"
-        )
-    return "\n".join(lines)
-
-
-def readme_table(measured):
-    lines = ["| claim | measured, mean of the seeds | verdict |", "|---|---|---|"]
-    for claim, mean, _, _, verdict in judge(measured):
-        lines.append(f"| {claim.text} | {claim.quantity}: {number(mean)} | {verdict} |")
-    return "\n".join(lines)
-
-
 def grid_table(measured):
     lrs = [str(lr) for lr in measured["plan"]["lrs"]]
     lines = [
@@ -535,8 +483,7 @@ def grid_table(measured):
 # ---------------------------------------------------------------------------------------------- drawing
 
 
-def draw(stem=STEM):
-    measured = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+def draw(measured, stem=STEM):
     results = Results(measured)
     plot.style()
     fig, axes = plt.subplots(1, 3, figsize=(12.5, 4.6), width_ratios=(1.35, 1.35, 1))
@@ -619,20 +566,14 @@ def draw_series(ax, points, label, index, sum_up):
 
 
 def finish(stem):
-    """Judge and draw what stem.json says; the verdict goes to the page beside it, if there is one."""
+    """The tables that only this experiment has, and the figure."""
     measured = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-    print(verdict_table(measured))
-    page = stem.with_suffix(".md")
-    if page.exists():
-        write_section(page, "verdict", verdict_table(measured))
-        write_section(page, "grid", grid_table(measured))
+    if stem.with_suffix(".md").exists():
+        write_section(stem.with_suffix(".md"), "grid", grid_table(measured))
     if stem == STEM:
-        write_section(STEM.parents[1] / "README.md", "verdict", readme_table(measured))
-    draw(stem)
+        write_section(STEM.parents[1] / "README.md", "verdict", readme_table(CLAIMS, Results(measured)))
+    draw(measured, stem)
 
 
 if __name__ == "__main__":
-    if "--predictions" in sys.argv:
-        write_section(STEM.with_suffix(".md"), "predictions", predictions())
-    else:
-        main(STEM, __doc__, {"full": Plan(), "quick": QUICK}, run, finish)
+    main(STEM, __doc__, {"full": Plan(), "quick": QUICK}, run, finish, claims=CLAIMS, results=Results)

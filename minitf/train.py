@@ -109,21 +109,19 @@ def train_model(
         f"the last good checkpoint is {checkpoint_path}, step {first}" if first else "there is no checkpoint"
     )
 
-    step_config, pending = _config_at(first, config, settings), []
-    bar = progress(range(first, settings.steps), "training", initial=first, total=settings.steps)
+    def gradients(params, step):
+        inputs, targets = batch(ids, step, settings.batch_size, config.context, settings.seed)
+        return loss_and_grads(
+            params, xp.asarray(inputs), xp.asarray(targets), config_at(step, config, settings)
+        )
+
+    step_config, pending = config_at(first, config, settings), []
+    steps = descend(params, gradients, settings, state, first, after_step)
+    bar = progress(steps, "training", initial=first, total=settings.steps)
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # _finite says so, and says where
     with bar, quiet:
-        for step in bar:
-            step_config = _config_at(step, config, settings)
-            inputs, targets = batch(ids, step, settings.batch_size, config.context, settings.seed)
-            loss, grads = loss_and_grads(params, xp.asarray(inputs), xp.asarray(targets), step_config)
-            grads, _ = clip_by_global_norm(grads, settings.max_norm)
-            lr = settings.lr(step)
-            params, state = adamw_step(
-                params, grads, state, lr, settings.betas, weight_decay=settings.weight_decay
-            )
-            if after_step is not None:
-                params = after_step(params, step)
+        for step, loss, params, state in bar:
+            step_config, lr = config_at(step, config, settings), settings.lr(step)
             pending.append(loss)
 
             done = step + 1
@@ -147,6 +145,24 @@ def train_model(
                 checkpoint.save(checkpoint_path, params, step_config, state=state, extra=everything)
                 rescue = f"the last good checkpoint is {checkpoint_path}, step {done}"
     return TrainResult(params, step_config, state, history)
+
+
+def descend(params, gradients, settings, state=None, first=0, after_step=None):
+    """The steps of a training, one at a time: yields step, loss, params, state after each of them.
+
+    gradients(params, step) -> loss and the tree of its gradients. They are clipped, AdamW uses them at the learning
+    rate of `settings`, and after_step(params, step) may return other params. The params passed in are overwritten.
+    """
+    state = adamw_init(params) if state is None else state
+    for step in range(first, settings.steps):
+        loss, grads = gradients(params, step)
+        grads, _ = clip_by_global_norm(grads, settings.max_norm)
+        params, state = adamw_step(
+            params, grads, state, settings.lr(step), settings.betas, weight_decay=settings.weight_decay
+        )
+        if after_step is not None:
+            params = after_step(params, step)
+        yield step, loss, params, state
 
 
 def evaluate(params, config, ids, batch_size=16, limit=None):
@@ -179,7 +195,7 @@ def _copy(leaf):
     return leaf.copy() if hasattr(leaf, "copy") else leaf
 
 
-def _config_at(step, config, settings):
+def config_at(step, config, settings):
     """The config with the tau of this step."""
     if not settings.anneal_share:
         return config

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import array_module, check_number, float_module, tree_map
-from .growth import anneal_tau
 from .model import block_backward, block_forward, check_params, init_params
 from .ops import (
     check_ids,
@@ -28,8 +27,7 @@ from .ops import (
     linear_backward,
     linear_forward,
 )
-from .optim import adamw_init, adamw_step, clip_by_global_norm
-from .train import TrainConfig, TrainingDiverged, TrainResult, progress
+from .train import TrainConfig, TrainingDiverged, TrainResult, config_at, descend, progress
 
 # ---------------------------------------------------------------------------------------------- patches
 
@@ -251,19 +249,17 @@ def train_image_model(params, config, images, labels, settings, heldout=None, sh
     check_like("labels", labels, images.shape[:1])
     check_ids("labels", labels, config.vocab_size)
     params = tree_map(lambda p: p.copy(), params)
-    state, losses, history = adamw_init(params), [], []
-    for step in progress(range(settings.steps), "training"):
-        if settings.anneal_share:
-            config = anneal_tau(config, min(1.0, (step + 1) / (settings.anneal_share * settings.steps)))
+
+    def gradients(params, step):
         rng = np.random.default_rng((settings.seed, step))
         rows = xp.asarray(rng.integers(0, len(images), settings.batch_size))
         moved = shift_images(images[rows], shift, rng)
-        loss, grads = image_loss_and_grads(params, moved, labels[rows], config)
-        grads, _ = clip_by_global_norm(grads, settings.max_norm)
-        lr = settings.lr(step)
-        params, state = adamw_step(
-            params, grads, state, lr, settings.betas, weight_decay=settings.weight_decay
-        )
+        return image_loss_and_grads(params, moved, labels[rows], config_at(step, config, settings))
+
+    losses, history = [], []
+    steps = descend(params, gradients, settings)
+    for step, loss, params, state in progress(steps, "training", total=settings.steps):
+        step_config, lr = config_at(step, config, settings), settings.lr(step)
         losses.append(loss)
         done = step + 1
         if done % settings.eval_every == 0 or done == settings.steps:
@@ -273,7 +269,9 @@ def train_image_model(params, config, images, labels, settings, heldout=None, sh
                     f"the loss became {line['train_loss']} by step {step}: lower peak_lr in the settings"
                 )
             if heldout is not None:
-                line["heldout_loss"], line["heldout_accuracy"] = evaluate_images(params, *heldout, config)
+                line["heldout_loss"], line["heldout_accuracy"] = evaluate_images(
+                    params, *heldout, step_config
+                )
             history.append(line)
             losses = []
-    return TrainResult(params, config, state, history)
+    return TrainResult(params, step_config, state, history)

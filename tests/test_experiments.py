@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from minitf.checkpoint import CONFIGS
-from minitf.laboratory import Growth, Stage, run_stage
+from minitf.laboratory import Growth, Stage, do_run
+from minitf.laboratory.run import key_of
+from minitf.laboratory.verdict import (
+    Claim,
+    directions_table,
+    headline_rows,
+    judge,
+    predictions_table,
+    verdict_table,
+)
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "figures"
@@ -19,11 +28,13 @@ STORED = {
     for path in sorted(FIGURES.glob("*.json"))
     if "runs" in (measured := json.loads(path.read_text(encoding="utf-8")))
 }
+JUDGED = [path.stem for path in sorted(FIGURES.glob("*.md")) if path.stem in STORED]
 
 
 def rebuild(key, runs):
     """The Stage of a stored run, from its summary and those of its parents."""
     said = dict(runs[key]["stage"])
+    assert "kind" not in said
     if "parent" in said:
         said["parent"] = rebuild(said["parent"], runs)
     if "growth" in said:
@@ -37,15 +48,17 @@ def rebuild(key, runs):
 @pytest.mark.parametrize("name", STORED)
 def test_every_stored_run_is_the_run_of_its_stage(name):
     runs = STORED[name]["runs"]
-    for key in runs:
-        assert rebuild(key, runs).key() == key
+    for key, run in runs.items():
+        said = run["stage"]  # in full for runs of an experiment's own kind
+        assert (key_of(said) if "kind" in said else rebuild(key, runs).key()) == key
 
 
 @pytest.mark.parametrize("name", STORED)
 def test_every_stored_run_says_what_it_cost(name):
     for run in STORED[name]["runs"].values():
-        assert run["flops"] > 0 and run["seconds"] > 0 and run["tokens"] > 0
-        assert run["curve"][-1][0] == run["stage"]["steps"]
+        assert run["flops"] > 0 and run["seconds"] > 0
+        if "kind" not in run["stage"]:
+            assert run["tokens"] > 0 and run["curve"][-1][0] == run["stage"]["steps"]
 
 
 def test_a_stored_run_comes_out_again():
@@ -54,7 +67,7 @@ def test_a_stored_run_comes_out_again():
     first = min(
         (key for key in runs if "parent" not in runs[key]["stage"]), key=lambda key: runs[key]["flops"]
     )
-    records = [run_stage(rebuild(first, runs))[0] for _ in range(2)]
+    records = [do_run(rebuild(first, runs))[0] for _ in range(2)]
     for record in records:
         del record["seconds"]
     assert records[0] == records[1]
@@ -62,39 +75,55 @@ def test_a_stored_run_comes_out_again():
     assert records[0]["heldout"] == pytest.approx(runs[first]["heldout"], abs=0.01)
 
 
-# ------------------------------------------------------------------------------------------ the cost curves
+# ------------------------------------------------------------------------------------------------- verdicts
 
 
-@pytest.fixture(scope="module")
-def script():
-    return runpy.run_path(str(FIGURES / "cost_curves.py"), run_name="figure")
+def load(name):
+    return runpy.run_path(str(FIGURES / f"{name}.py"), run_name="figure")
 
 
 def section(path, name):
     return path.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
 
 
-def test_predictions_and_verdict_are_those_of_the_data(script):
-    page = FIGURES / "cost_curves.md"
-    assert section(page, "predictions") == script["predictions"]()
-    assert section(page, "verdict") == script["verdict_table"](STORED["cost_curves"])
-    assert section(page, "grid") == script["grid_table"](STORED["cost_curves"])
+@pytest.mark.parametrize("name", JUDGED)
+def test_predictions_and_verdict_are_those_of_the_data(name):
+    script, page = load(name), FIGURES / f"{name}.md"
+    results = script["Results"](STORED[name])
+    assert section(page, "predictions") == predictions_table(script["CLAIMS"])
+    assert section(page, "verdict") == verdict_table(script["CLAIMS"], results)
+    assert STORED[name].get("headlines", []) == headline_rows(script["CLAIMS"], results)
+    assert len(judge(script["CLAIMS"], results)) == len(script["CLAIMS"])  # the full plan has all arms
 
 
-def test_the_readme_has_the_same_verdicts(script):
-    text = section(ROOT / "README.md", "verdict")
-    for claim, *_, verdict in script["judge"](STORED["cost_curves"]):
-        (line,) = [line for line in text.splitlines() if line.startswith(f"| {claim.text} |")]
-        assert line.endswith(f"| {verdict} |")
+def test_the_readme_has_the_headlines_of_all_experiments():
+    assert section(ROOT / "README.md", "directions") == directions_table(FIGURES)
 
 
-def test_a_verdict_follows_its_numbers(script):
-    claim = script["Claim"]("", "", None, threshold=0.5)
+def test_a_verdict_follows_its_numbers():
+    claim = Claim("", "", None, threshold=0.5)
     assert claim.verdict({"0": 0.6, "1": 0.5}) == "holds"
     assert claim.verdict({"0": 0.4, "1": 0.3}) == "fails"
     assert claim.verdict({"0": 0.4, "1": 0.6}) == "within noise"
-    below = script["Claim"]("", "", None, threshold=0.5, at_least=False)
+    below = Claim("", "", None, threshold=0.5, at_least=False)
     assert below.verdict({"0": 0.6}) == "fails" and below.verdict({"0": 0.5}) == "holds"
+
+
+# ------------------------------------------------------------------------------------------ the cost curves
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load("cost_curves")
+
+
+def test_grid_and_readme_are_those_of_the_data(script):
+    results = script["Results"](STORED["cost_curves"])
+    assert section(FIGURES / "cost_curves.md", "grid") == script["grid_table"](STORED["cost_curves"])
+    text = section(ROOT / "README.md", "verdict")
+    for claim, _, verdict in judge(script["CLAIMS"], results):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {claim.text} |")]
+        assert line.endswith(f"| {verdict} |")
 
 
 def test_seeds_arms_and_grid_are_all_there(script):

@@ -21,8 +21,8 @@ from minitf.laboratory import (
     Stage,
     Store,
     continued,
+    do_run,
     grown,
-    run_stage,
     sweep,
     widened,
 )
@@ -50,7 +50,7 @@ def few_windows(monkeypatch):
 
 
 def test_the_same_stage_gives_the_same_bits():
-    runs = [run_stage(BASE) for _ in range(2)]
+    runs = [do_run(BASE) for _ in range(2)]
     assert without_time(runs[0][0]) == without_time(runs[1][0])
     for (name, a), (_, b) in zip(tree_items(runs[0][1]), tree_items(runs[1][1]), strict=True):
         assert np.array_equal(a, b), name
@@ -68,23 +68,23 @@ def test_another_number_is_another_run():
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "net2net"])
 def test_recipes_grow_to_the_size_and_keep_their_promise(recipe):
-    params, config = run_stage(BASE)[1:]
+    params, config = do_run(BASE)[1:]
     stage = replace(tiny_chain()[1], growth=Growth(recipe, SIZES))
-    record, params, config = run_stage(stage, (params, config))
+    record, params, config = do_run(stage, (params, config))
     assert (config.attention_tokens, config.ffn_tokens) == (12, 48)
     assert (record["birth"]["max_logit_change"] < 1e-4) == RECIPES[recipe].exact
     assert len(params["block_0"]["ffn"]["key"]) == 48
 
 
 def test_tau_ends_where_the_recipe_says():
-    params, config = run_stage(BASE)[1:]
+    params, config = do_run(BASE)[1:]
     for recipe, tau in (("held", 20**0.5), ("annealed", 48**0.5), ("release", 48**0.5), ("copies", 48**0.5)):
         stage = replace(tiny_chain()[1], growth=Growth(recipe, SIZES))
-        assert run_stage(stage, (params, config))[2].tau("ffn") == pytest.approx(tau)
+        assert do_run(stage, (params, config))[2].tau("ffn") == pytest.approx(tau)
 
 
 def test_keys_fade_in_to_the_spread_of_the_trained_ones():
-    params, config = run_stage(BASE)[1:]
+    params, config = do_run(BASE)[1:]
     grown_params, grown_config = RECIPES["faded keys"].grow(params, config, dict(SIZES), seed=0)
     after_step = fade_in(grown_params, grown_config, config, 10, seed=0)
     for step in range(20):
@@ -95,7 +95,7 @@ def test_keys_fade_in_to_the_spread_of_the_trained_ones():
 
 
 def test_flops_are_those_of_the_formula():
-    record, _, config = run_stage(BASE)
+    record, _, config = do_run(BASE)
     assert record["flops"] == BASE.steps * BASE.batch_size * training_flops(config, config.context)
 
 

@@ -14,6 +14,14 @@ from ..checkpoint import CONFIGS
 from .stage import Stage
 from .store import Store
 from .sweep import process_pool, sweep
+from .verdict import (
+    Results,
+    directions_table,
+    headline_rows,
+    predictions_table,
+    verdict_table,
+    write_section,
+)
 
 STORE = Path("build") / "laboratory"  # one for all experiments: what one has run, another need not
 STAGE_DEFAULTS = {each.name: each.default for each in fields(Stage)}
@@ -24,14 +32,18 @@ def constant(default, help):
     return field(default=default, metadata={"help": help})
 
 
-def main(stem, description, plans, run, draw, arguments=None):
-    """Parse the command line, run what is missing, write stem.json and draw it.
+def main(stem, description, plans, run, draw, arguments=None, claims=(), results=Results):
+    """Parse the command line, run what is missing, write stem.json, judge the claims and draw it.
 
     plans: {name of a budget: plan}, the first one is the default; run(plan, sweep) -> dict for JSON, where
     sweep(stages) returns their records; draw(stem) draws from stem.json, where "runs" has a summary of every run by
-    its key. Runs in the JSON of any figure beside stem count as finished. Refuses a plan that raises ValueError.
+    its key. Runs in the JSON of any figure beside stem count as finished. claims are judged on results(measured), and
+    predictions and verdict written to stem.md where there is one. Refuses a plan that raises ValueError.
     """
     options, plan = parse(description, plans, stem, arguments)
+    if options.predictions:
+        write_section(options.out.with_suffix(".md"), "predictions", predictions_table(claims))
+        return
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if not options.redraw:
         measured = {
@@ -51,11 +63,24 @@ def main(stem, description, plans, run, draw, arguments=None):
 
             measured |= run(plan, recorded)
         measured |= {"runs": runs} if runs else {}
+        measured |= {"headlines": rows} if (rows := headline_rows(claims, results(measured))) else {}
         write_json(options.out.with_suffix(".json"), measured)
-    if options.out.with_suffix(".json").exists():
-        draw(options.out)
-    else:
+    if not options.out.with_suffix(".json").exists():
         print(f"{options.out.name}: not measured yet, python figures/{stem.name}.py does it")
+        return
+    if claims:
+        publish(options.out, claims, results, is_stored=options.out == stem)
+    draw(options.out)
+
+
+def publish(stem, claims, results, is_stored):
+    """Print the verdict on stem.json and keep it in stem.md; README has the headlines of what is stored."""
+    table = verdict_table(claims, results(json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))))
+    print(table)
+    if stem.with_suffix(".md").exists():
+        write_section(stem.with_suffix(".md"), "verdict", table)
+    if is_stored:
+        write_section(stem.parents[1] / "README.md", "directions", directions_table(stem.parent))
 
 
 def command(stem, plans, plan):
@@ -80,6 +105,8 @@ def learn(store, folder):
 
 def summary(record):
     """A record without what is the default anyway: small enough to store hundreds."""
+    if "kind" in record["stage"]:  # a run of its own kind, said in full
+        return record
     stage = {k: v for k, v in record["stage"].items() if v is not None and v != STAGE_DEFAULTS.get(k)}
     if config := stage.get("config"):
         defaults = {each.name: each.default for each in fields(CONFIGS[config["kind"]])}
@@ -109,6 +136,9 @@ def parse(description, plans, stem, arguments=None):
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 (default) runs in this one")
     parser.add_argument("--scheduler", help="tcp://host:port of a Dask scheduler, to run on a cluster")
     parser.add_argument("--redraw", action="store_true", help="run nothing, draw from the stored JSON")
+    parser.add_argument(
+        "--predictions", action="store_true", help="run nothing, write the claims into the page beside --out"
+    )
     options = parser.parse_args(arguments)
     changed = {
         each.name: getattr(options, each.name)
@@ -153,17 +183,6 @@ def write_json(path, measured):
     new = path.with_suffix(".new")
     new.write_text(json.dumps(measured) + "\n", encoding="utf-8")
     new.replace(path)
-
-
-def write_section(page, name, text):
-    """Replace what stands between <!-- name --> and <!-- /name --> in a Markdown page."""
-    before, start, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
-    _, end, after = rest.partition(f"<!-- /{name} -->")
-    if not (start and end):
-        raise ValueError(
-            f"{page} has no section {name}: it stands between <!-- {name} --> and <!-- /{name} -->"
-        )
-    page.write_text(f"{before}{start}{text}\n{end}{after}", encoding="utf-8")
 
 
 def _numba():

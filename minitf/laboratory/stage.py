@@ -1,10 +1,5 @@
 """One training run, said completely by its Stage: the same Stage gives the same numbers."""
 
-import contextlib
-import hashlib
-import json
-import os
-import time
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -13,10 +8,10 @@ import numpy as np
 from ..backend import check_number, tree_from_items, tree_items, tree_map
 from ..cost import FlopCounter, count_layer_parameters, count_parameters
 from ..data import CharTokenizer, batch, load_shakespeare
-from ..kernels.threads import single_threaded_blas
 from ..model import TokenformerConfig, TransformerConfig, forward, init_params, loss_and_grads
 from ..train import TrainConfig, evaluate, train_model
 from .recipes import RECIPES, fade_in
+from .run import Run
 
 FINAL_WINDOWS = 1536  # held-out windows of the final loss: about 100,000 characters at a context of 64
 BIRTH_WINDOWS = 64  # windows on which a grown model is compared with its parent
@@ -35,7 +30,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Run):
     """A model from scratch (config), or the end of another stage (parent), grown or not, and trained on.
 
     Raises ValueError for what makes no run.
@@ -93,36 +88,14 @@ class Stage:
             del fields["value_scale"]
         return fields
 
-    def key(self):
-        """Hash of all that decides the result."""
-        text = json.dumps(self.to_json(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def train(self, parent=None):
+        return train_stage(self, parent)
 
 
-def run_stage(stage, parent=None):
-    """Train one stage; returns its record (a dict for JSON), params and config.
-
-    parent: (params, config) as the parent stage left them. Losses are nats per character, on four held-out plays
-    and on held-out scenes of the training plays; flops are counted from the matrix products that one step ran.
-    BLAS runs on one thread, so that a run in a pool has the same bits as one outside.
+def train_stage(stage, parent):
+    """What `Stage.train` does. Losses are nats per character, on four held-out plays and on held-out scenes of the
+    training plays; flops are counted from the matrix products that one step ran.
     """
-    with single_threaded_blas(), no_bars():
-        return _run(stage, parent)
-
-
-@contextlib.contextmanager
-def no_bars():
-    """The sweep has bars for all runs together."""
-    before = os.environ.get("MINITF_PROGRESS")
-    os.environ["MINITF_PROGRESS"] = "0"
-    try:
-        yield
-    finally:
-        os.environ.pop("MINITF_PROGRESS") if before is None else os.environ.update(MINITF_PROGRESS=before)
-
-
-def _run(stage, parent):
-    start = time.perf_counter()
     ids = corpus()
     birth, after_step = None, None
     if stage.parent is None:
@@ -150,20 +123,17 @@ def _run(stage, parent):
         split: round(evaluate(params, config, ids[split], 64, FINAL_WINDOWS), 5)
         for split in ("heldout", "scenes")
     }
-    record = {
-        "key": stage.key(),
-        "stage": stage.to_json(),
+    measured = {
         "parameters": count_parameters(config),
         "layer_parameters": count_layer_parameters(config),
         "tokens": stage.steps * stage.batch_size * config.context,
         "flops": stage.steps * step_flops,
-        "seconds": round(time.perf_counter() - start, 2),
         **final,
         "train_loss": round(history[-1]["train_loss"], 4),
         "curve": [[line["step"], round(line["heldout_loss"], 4)] for line in history],
         "birth": birth,
     }
-    return record, params, config
+    return measured, params, config
 
 
 def scale_values(params, factor):

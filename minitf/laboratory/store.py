@@ -69,8 +69,12 @@ class Store:
         return checkpoint.load(self.weights_path(stage))
 
     def save(self, stage, record, params, config):
-        """Keep a finished run. The weights of a known run may be written again, its record may not."""
-        checkpoint.save(self.weights_path(stage), params, config)
+        """Keep a finished run. The weights of a known run may be written again, its record may not.
+
+        params: a text model's, or None where no other run starts from them.
+        """
+        if params is not None:
+            checkpoint.save(self.weights_path(stage), params, config)
         if stage in self:
             return
         self.add(record)

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 
 from ..train import progress
-from .stage import run_stage
+from .run import do_run
 
 ONE_THREAD = {"MINITF_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -30,7 +30,7 @@ def sweep(stages, store, executor=None, description="runs"):
             # an executor that has more than it can do would hold the weights of many parents in memory
             for stage in ready[: max(0, _slots(executor) - len(running))]:
                 parent = store.load_weights(stage.parent) if stage.parent else None
-                running[executor.submit(run_stage, stage, parent)] = stage
+                running[executor.submit(do_run, stage, parent)] = stage
                 missing.remove(stage)
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
