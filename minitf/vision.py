@@ -258,7 +258,7 @@ def train_image_model(params, config, images, labels, settings, heldout=None, sh
 
     losses, history = [], []
     steps = descend(params, gradients, settings)
-    for step, loss, params, state in progress(steps, "training", total=settings.steps):  # noqa: B007, B020
+    for step, loss, params, state in progress(steps, "training", total=settings.steps):  # noqa: B007
         step_config, lr = config_at(step, config, settings), settings.lr(step)
         losses.append(loss)
         done = step + 1
