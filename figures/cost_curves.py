@@ -12,7 +12,7 @@ changed on the command line, and only what that changes runs again.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -152,69 +152,79 @@ def scratch(plan, config, share, tuned_by, seeds):
 
 
 def arms(plan, base):
-    """Every other arm by name; base: {name of a base arm: its tuned learning rate}. Sizes are numbered from 1."""
+    """Every other arm by name, the longest runs first; base: {name of a base arm: its tuned learning rate}."""
+
+    def stem(kind, seed):
+        return bases(plan)[f"{kind} 1, B"].build(base[f"{kind} 1, B"], seed)[0]
+
+    table = scratch_arms(plan)
+    for share in plan.shares:
+        table |= growing_arms(plan, share, stem) | control_arms(plan, share, stem)
+    return table
+
+
+def scratch_arms(plan):
+    """From scratch: Transformers of every size and budget, larger Tokenformers at the full and the smallest one."""
     table, last, one = {}, len(plan.widths), plan.seeds[:1]
-    small, large = min(plan.shares), max(plan.shares)
-
-    def stem(kind):
-        arm = bases(plan)[f"{kind} 1, B"]
-        return lambda seed: arm.build(base[f"{kind} 1, B"], seed)[0]
-
-    tokenformer_base, transformer_base = stem("Tokenformer"), stem("Transformer")
-
-    for i, width in reversed(list(enumerate(plan.widths, start=1))):  # the longest runs first
+    small, large = share_name(min(plan.shares)), share_name(max(plan.shares))
+    for i, width in reversed(list(enumerate(plan.widths, start=1))):
         config, seeds = plan.transformer(width), plan.seeds if i == last else one
         if i > 1:
-            table[f"Transformer {i}, B"] = scratch(
-                plan, config, 1, f"Transformer {i}, {share_name(large)}", seeds
-            )
+            table[f"Transformer {i}, B"] = scratch(plan, config, 1, f"Transformer {i}, {large}", seeds)
         for share in plan.shares:
             name = f"Transformer {i}, {share_name(share)}"
             table[name] = scratch(plan, config, share, name, seeds)
     for i, tokens in reversed(list(enumerate(plan.tokens, start=1))[1:]):
-        name = f"Tokenformer {i}, {share_name(small)}"
         config, seeds = plan.tokenformer(tokens), plan.seeds if i == last else one
+        name = f"Tokenformer {i}, {small}"
         table[f"Tokenformer {i}, B"] = scratch(plan, config, 1, name, one)
-        table[name] = scratch(plan, config, small, name, seeds)
-
-    for share in plan.shares:
-        steps, own = plan.steps(share), share_name(small)
-        for recipe in plan.recipes:
-
-            def grow(lr, seed, recipe=recipe, steps=steps):
-                return grown(tokenformer_base(seed), recipe, plan.tokens[1:], steps, lr)
-
-            table[f"grown ({recipe}), {share_name(share)}"] = Arm(
-                grow, f"grown ({recipe}), {own}", plan.seeds if recipe in plan.compared else one
-            )
-
-        def train_on(lr, seed, steps=steps):
-            return continued(tokenformer_base(seed), last - 1, steps, lr)
-
-        def widen(lr, seed, steps=steps):
-            return widened(transformer_base(seed), plan.widths[1:], steps, lr)
-
-        flops = [plan.batch_size * training_flops(plan.tokenformer(n), plan.context) for n in plan.tokens]
-        extra = steps * sum(flops[1:])
-
-        same_flops = round(extra / flops[0])
-
-        def spend(lr, seed, steps=same_flops):
-            return continued(tokenformer_base(seed), 1, steps, lr)
-
-        total = plan.base_steps * flops[0] + extra
-        target = plan.transformer(plan.widths[-1])
-        step = plan.batch_size * training_flops(target, plan.context)
-        table[f"no growth, {share_name(share)}"] = Arm(train_on, f"no growth, {own}", plan.seeds)
-        table[f"no growth, FLOPs of grown {share_name(share)}"] = Arm(
-            spend, f"no growth, {own}", plan.seeds if share == small else one
-        )
-        table[f"Net2Net, {share_name(share)}"] = Arm(widen, f"Net2Net, {own}", plan.seeds)
-        table[f"Transformer {last}, FLOPs of grown {share_name(share)}"] = replace(
-            scratch(plan, target, total / step / plan.base_steps, "", plan.seeds),
-            tuned_by=f"Transformer {last}, {share_name(large)}",
-        )
+        table[name] = scratch(plan, config, min(plan.shares), name, seeds)
     return table
+
+
+def growing_arms(plan, share, stem):
+    """Tokenformers grown by every recipe, and Transformers widened by Net2Net, with this share of B a stage."""
+    steps, name, tuned = plan.steps(share), share_name(share), share_name(min(plan.shares))
+    table = {}
+    for recipe in plan.recipes:
+
+        def grow(lr, seed, recipe=recipe):
+            return grown(stem("Tokenformer", seed), recipe, plan.tokens[1:], steps, lr)
+
+        seeds = plan.seeds if recipe in plan.compared else plan.seeds[:1]
+        table[f"grown ({recipe}), {name}"] = Arm(grow, f"grown ({recipe}), {tuned}", seeds)
+
+    def widen(lr, seed):
+        return widened(stem("Transformer", seed), plan.widths[1:], steps, lr)
+
+    table[f"Net2Net, {name}"] = Arm(widen, f"Net2Net, {tuned}", plan.seeds)
+    return table
+
+
+def control_arms(plan, share, stem):
+    """What growing must be compared with: the same tokens and the same FLOPs, spent without growth."""
+    steps, name, tuned = plan.steps(share), share_name(share), share_name(min(plan.shares))
+    last, target = len(plan.widths), plan.transformer(plan.widths[-1])
+    flops = [plan.batch_size * training_flops(plan.tokenformer(n), plan.context) for n in plan.tokens]
+    extra = steps * sum(flops[1:])
+    total = plan.base_steps * flops[0] + extra
+    of_target = plan.batch_size * training_flops(target, plan.context)
+
+    def train_on(lr, seed):
+        return continued(stem("Tokenformer", seed), last - 1, steps, lr)
+
+    def spend(lr, seed):
+        return continued(stem("Tokenformer", seed), 1, round(extra / flops[0]), lr)
+
+    no_growth, from_scratch = f"no growth, {tuned}", f"Transformer {last}, {share_name(max(plan.shares))}"
+    few = plan.seeds if share == min(plan.shares) else plan.seeds[:1]
+    return {
+        f"no growth, {name}": Arm(train_on, no_growth, plan.seeds),
+        f"no growth, FLOPs of grown {name}": Arm(spend, no_growth, few),
+        f"Transformer {last}, FLOPs of grown {name}": scratch(
+            plan, target, total / of_target / plan.base_steps, from_scratch, plan.seeds
+        ),
+    }
 
 
 # ----------------------------------------------------------------------------------------------- running

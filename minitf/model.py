@@ -264,11 +264,15 @@ def check_params(params, config):
 
 
 def layer_forward(x, layer, config, part):
-    """A linear layer or a Pattention, whichever the parameters are: x (rows, d) -> (rows, d)."""
+    """A linear layer or a Pattention, whichever the parameters are: x (rows, d) -> (rows, d).
+
+    A "mask" (rows, n) beside a Pattention's "key" and "value" says which tokens each row may read (`merge`).
+    """
     if "weight" in layer:
         return linear_forward(x, layer["weight"])
+    tau, mask = config.tau(part), layer.get("mask")
     return pattention_forward(
-        x, layer["key"], layer["value"], config.theta, config.tau(part), approximate=config.approximate
+        x, layer["key"], layer["value"], config.theta, tau, mask=mask, approximate=config.approximate
     )
 
 

@@ -153,12 +153,14 @@ class ImageCache(NamedTuple):
     blocks: list
     norm: tuple
     classes: tuple
+    causal: bool
 
 
-def image_forward(params, images, config):
+def image_forward(params, images, config, causal=False):
     """Logits of the classes, and the cache that the backward reads.
 
     images: (..., H, W) floats, in the dtype of the params  ->  logits: (..., vocab_size)
+    causal=True: a patch sees itself and those before it, and heads rotate, as a text model's (`merge`).
     """
     check_image_params(params, config)
     body = params["body"]
@@ -170,12 +172,12 @@ def image_forward(params, images, config):
     x = x.reshape(-1, config.d_model)  # (..., P, d) -> (B·P, d)
     blocks = []
     for i in range(config.n_layers):
-        x, block = block_forward(x, body[f"block_{i}"], config, shape, causal=False)
+        x, block = block_forward(x, body[f"block_{i}"], config, shape, causal=causal)
         blocks.append(block)
     x, norm = layer_norm_forward(x, **body["norm"], eps=config.norm_eps)
     x = x.reshape(*shape, config.d_model).mean(axis=1)  # (B·P, d) -> (B, d)
     logits, classes = linear_forward(x, body["embedding"]["weight"])
-    cache = ImageCache(params, config, batch_shape, patch_embedding, blocks, norm, classes)
+    cache = ImageCache(params, config, batch_shape, patch_embedding, blocks, norm, classes, causal)
     return logits.reshape(*batch_shape, config.vocab_size), cache
 
 
@@ -190,7 +192,7 @@ def image_backward(dlogits, cache):
     dx, dweight, dbias = layer_norm_backward(dx.reshape(-1, config.d_model), cache.norm)
     grads["norm"] = {"weight": dweight, "bias": dbias}
     for i in reversed(range(config.n_layers)):
-        dx, grads[f"block_{i}"] = block_backward(dx, cache.blocks[i], config, shape[:2], causal=False)
+        dx, grads[f"block_{i}"] = block_backward(dx, cache.blocks[i], config, shape[:2], cache.causal)
     grads["embedding"] = {"weight": dclasses}
     dx = dx.reshape(*cache.batch_shape, config.context, config.d_model)
     _, dweight, dposition = patch_embedding_backward(dx, cache.patch_embedding)
@@ -200,16 +202,16 @@ def image_backward(dlogits, cache):
     }
 
 
-def image_loss_and_grads(params, images, labels, config):
+def image_loss_and_grads(params, images, labels, config, causal=False):
     """Mean cross-entropy in nats per image, and the tree of its gradients. labels: integers (...)."""
-    logits, cache = image_forward(params, images, config)
+    logits, cache = image_forward(params, images, config, causal)
     loss, loss_cache = cross_entropy_forward(logits, labels)
     return loss, image_backward(cross_entropy_backward(1.0, loss_cache), cache)
 
 
-def evaluate_images(params, images, labels, config):
+def evaluate_images(params, images, labels, config, causal=False):
     """Mean loss in nats per image, and accuracy: the share of images whose largest logit is the label's."""
-    logits, _ = image_forward(params, images, config)
+    logits, _ = image_forward(params, images, config, causal)
     loss, _ = cross_entropy_forward(logits, labels)
     return float(loss), float((logits.argmax(axis=-1) == labels).mean())
 
@@ -231,12 +233,12 @@ def shift_images(images, shift, rng):
     return padded[xp.arange(n)[:, None, None], rows, columns]
 
 
-def train_image_model(params, config, images, labels, settings, heldout=None, shift=0):
+def train_image_model(params, config, images, labels, settings, heldout=None, shift=0, causal=False):
     """Train an image classifier; returns TrainResult. The params passed in are not changed.
 
     images: (n, H, W) and labels: (n,) on the device of the params; heldout: such a pair, whose loss and accuracy
     go into every line of the history. settings: a TrainConfig, as for `train_model`; batches depend on its seed
-    and the step alone. shift: training images move by up to so many pixels (`shift_images`).
+    and the step alone. shift: training images move by up to so many pixels (`shift_images`). causal: as `image_forward`.
     Raises TrainingDiverged where the loss is not finite.
     """
     check_image_params(params, config)
@@ -254,7 +256,7 @@ def train_image_model(params, config, images, labels, settings, heldout=None, sh
         rng = np.random.default_rng((settings.seed, step))
         rows = xp.asarray(rng.integers(0, len(images), settings.batch_size))
         moved = shift_images(images[rows], shift, rng)
-        return image_loss_and_grads(params, moved, labels[rows], config_at(step, config, settings))
+        return image_loss_and_grads(params, moved, labels[rows], config_at(step, config, settings), causal)
 
     losses, history = [], []
     steps = descend(params, gradients, settings)
@@ -270,7 +272,7 @@ def train_image_model(params, config, images, labels, settings, heldout=None, sh
                 )
             if heldout is not None:
                 line["heldout_loss"], line["heldout_accuracy"] = evaluate_images(
-                    params, *heldout, step_config
+                    params, *heldout, step_config, causal
                 )
             history.append(line)
             losses = []
