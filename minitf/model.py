@@ -299,20 +299,21 @@ def ffn_forward(x, ffn, config):
     return layer_forward(x, ffn, config, "ffn")
 
 
-def ffn_backward(dout, cache, ffn):
+def ffn_backward(dout, cache, ffn, of_layer=None):
     """dx and the tree of the gradients."""
+    each_backward = of_layer or layer_backward
     if "up" in ffn:
         up, gelu, down = cache
-        dhidden, ddown = layer_backward(dout, down, ffn["down"])
+        dhidden, ddown = each_backward(dout, down, ffn["down"])
         dhidden = gelu_backward(dhidden, gelu)
-        dx, dup = layer_backward(dhidden, up, ffn["up"])
+        dx, dup = each_backward(dhidden, up, ffn["up"])
         return dx, {"up": dup, "down": ddown}
     if "first" in ffn:
         first, second = cache
-        dhidden, dsecond = layer_backward(dout, second, ffn["second"])
-        dx, dfirst = layer_backward(dhidden, first, ffn["first"])
+        dhidden, dsecond = each_backward(dout, second, ffn["second"])
+        dx, dfirst = each_backward(dhidden, first, ffn["first"])
         return dx, {"first": dfirst, "second": dsecond}
-    return layer_backward(dout, cache, ffn)
+    return each_backward(dout, cache, ffn)
 
 
 # ------------------------------------------------------------------------------------------------ block
@@ -358,20 +359,21 @@ def block_forward(x, params, config, batch_shape, past=None, causal=True):
     return x, cache
 
 
-def block_backward(dx, cache, config, batch_shape, causal=True):
-    """dx and the tree of the block's gradients."""
+def block_backward(dx, cache, config, batch_shape, causal=True, of_layer=None):
+    """dx and the tree of the block's gradients. of_layer: what to call instead of `layer_backward`."""
+    each_backward = of_layer or layer_backward
     attention_backward = causal_attention_backward if causal else full_attention_backward
     params, layers = cache.params, cache.params["attention"]
     grads, norms = {}, {}
-    dh, grads["ffn"] = ffn_backward(dx, cache.ffn, params["ffn"])
+    dh, grads["ffn"] = ffn_backward(dx, cache.ffn, params["ffn"], of_layer)
     dh, norms["ffn_norm"] = _norm_backward(dh, cache.ffn_norm)
     dx = dx + dh
-    dh, dproj = layer_backward(dx, cache.proj, layers["proj"])
+    dh, dproj = each_backward(dx, cache.proj, layers["proj"])
     dquery, dkey, dvalue = attention_backward(dh.reshape(*batch_shape, config.d_model), cache.attention)
     dquery, dkey, dvalue = (a.reshape(dx.shape) for a in (dquery, dkey, dvalue))
-    dh_query, dquery = layer_backward(dquery, cache.query, layers["query"])
-    dh_key, dkey = layer_backward(dkey, cache.key, layers["key"])
-    dh_value, dvalue = layer_backward(dvalue, cache.value, layers["value"])
+    dh_query, dquery = each_backward(dquery, cache.query, layers["query"])
+    dh_key, dkey = each_backward(dkey, cache.key, layers["key"])
+    dh_value, dvalue = each_backward(dvalue, cache.value, layers["value"])
     dh, norms["attention_norm"] = _norm_backward(dh_query + dh_key + dh_value, cache.attention_norm)
     dx = dx + dh
     grads["attention"] = {"query": dquery, "key": dkey, "value": dvalue, "proj": dproj}
@@ -450,8 +452,12 @@ def _past_length(past, config):
     return lengths.pop()
 
 
-def backward(dlogits, cache):
-    """The tree of gradients, with the names and shapes of the parameters. dlogits: (..., T, vocab_size)."""
+def backward(dlogits, cache, of_layer=None):
+    """The tree of gradients, with the names and shapes of the parameters. dlogits: (..., T, vocab_size).
+
+    of_layer(dout, cache, layer) -> dx, gradients: called instead of `layer_backward` by who trains less than all of
+    a layer (`transfer`).
+    """
     params, config = cache.params, cache.config
     check_like(
         "dlogits", dlogits, (*cache.batch_shape, config.vocab_size), params["embedding"]["weight"].dtype
@@ -460,7 +466,9 @@ def backward(dlogits, cache):
     dx, dunembedding = linear_backward(dlogits.reshape(-1, config.vocab_size), cache.unembedding)
     dx, grads["norm"] = _norm_backward(dx, cache.norm)
     for i in reversed(range(config.n_layers)):
-        dx, grads[f"block_{i}"] = block_backward(dx, cache.blocks[i], config, cache.batch_shape)
+        dx, grads[f"block_{i}"] = block_backward(
+            dx, cache.blocks[i], config, cache.batch_shape, of_layer=of_layer
+        )
     dembedding = embedding_backward(dx.reshape(*cache.batch_shape, config.d_model), cache.embedding)
     if config.tied:  # one array with two jobs gets the sum of both gradients
         grads["embedding"] = {"weight": dembedding + dunembedding}
