@@ -534,7 +534,7 @@ def draw(measured, stem=STEM):
         axes[2].plot(hours, np.log(perplexity), label=label, **look)
     axes[2].set(
         title="the paper (1,000 times larger)",
-        xlabel="TPU-v4 hours (Transformers: own run; grown: all stages)",
+        xlabel="TPU-v4 hours (grown: all stages)",
         ylabel="nats per token",
     )
     axes[2].legend(fontsize=7)

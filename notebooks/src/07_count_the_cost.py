@@ -45,6 +45,7 @@ import minitf
 from minitf import laboratory
 from minitf.checks import check
 from minitf.laboratory import Stage, Store, sweep
+from minitf.laboratory.verdict import judge, number, predictions_table
 from minitf.plot import LINES, MARKERS, PALETTE, show, style
 
 style()
@@ -352,7 +353,7 @@ print("the base again, in another store: the same loss to the last bit:", same)
 # [`cost_curves.md`](../figures/cost_curves.md) has had this table since before the first run. **Predict**: tick what you expect, and count afterwards who was right, you or we.
 
 # %%
-display(Markdown(cost_curves.predictions()))
+display(Markdown(predictions_table(cost_curves.CLAIMS)))
 
 # %% [markdown]
 # **Derive.** Seeds differ by luck: initial weights, order of the text, new rows. Take three values of the same quantity, one per seed. If the claim had no truth in it and each seed were a coin, all three would
@@ -515,18 +516,18 @@ show(fig, alt, "last points, nats: " + ", ".join(f"{k} {v:.4f}" for k, v in ends
 
 # %%
 rows = []
-for claim, mean, low, high, _ in cost_curves.judge(measured):
+for claim, by_seed, _ in judge(cost_curves.CLAIMS, results):
     sign = 1 if claim.at_least else -1
-    values = sign * np.array(list(claim.measure(results).values()))
-    rows.append((claim, verdict(values, sign * claim.threshold), mean, low, high))
+    values = np.array(list(by_seed.values()))
+    word = verdict(sign * values, sign * claim.threshold)
+    rows.append((claim, word, values.mean(), values.min(), values.max()))
 
 expected = {True: "holds", False: "fails"}
 lines = ["| claim | mean (lowest to highest) | threshold | we expected | verdict |"]
 lines += ["|---|---|---|---|---|"]
 for claim, word, *numbers in rows:
-    mean, low, high = map(cost_curves.number, numbers)
-    threshold = f"{'≥' if claim.at_least else '≤'} {claim.threshold:g}"
-    cells = [claim.text, f"{mean} ({low} to {high})", threshold, expected[claim.expected]]
+    mean, low, high = map(number, numbers)
+    cells = [claim.text, f"{mean} ({low} to {high})", claim.bound(), expected[claim.expected]]
     lines += [f"| {' | '.join(cells)} | **{word}** |"]
 display(Markdown("\n".join(lines)))
 
@@ -554,10 +555,10 @@ for part, question in questions.items():
 # %% [markdown]
 # **Explain.** If *extra training* failed, the new tokens did nothing, and nothing below would matter. *Scratch at equal FLOPs* is the rival that the paper lacks.
 #
-# **In words.** Growing is real here, and less than the headline. Real: the grown model beats both controls that did not grow, and an exact birth costs nothing, for the release's recipe ends
-# no lower. Less: with a tenth of the budget a stage it closes much less of the gap than the paper's 96 %, and the crosses lie *below* the grown lines. Who wants only the last size does at least
-# as well from scratch, for the same FLOPs. The family is six times cheaper, but its last member is not as good as the Transformer that it replaces. The lead over
-# Net2Net and the distance to the crosses are about a hundredth of a nat. Where a claim rests on one seed, nothing tells luck from cause.
+# **In words.** Growing is real here, and less than the headline. Real: in every seed the grown model beats both controls that did not grow, and the widened Transformer; and
+# an exact birth costs nothing that these seeds can show. Less: with a tenth of the budget a stage it closes two fifths of the gap, where the paper closes 96 %. Who wants only the last size
+# does about as well from scratch for the same FLOPs: the crosses lie on the grown lines, within noise. The family is six times cheaper, but its last member is not as good as
+# the Transformer that it replaces.
 #
 # **What this does not show.** Models a thousand times smaller than the paper's, two layers, characters, one corpus, one $B$. The paper's base had seen far more text per parameter; `figures/regime_scan.py`
 # asks what a longer base changes.
