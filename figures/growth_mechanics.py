@@ -97,7 +97,7 @@ def draw(stem=STEM):
         steps, losses = curves(runs, name)
         plot.band(left, steps, losses, name, index)
     start = np.mean([measured["runs"][key]["heldout"] for key in measured["base_keys"].values()])
-    left.set_ylim(top=start + 0.35, bottom=None)
+    left.set_ylim(start - 0.05, start + 0.35)
     left.set(xlabel="training steps after growth", ylabel="held-out loss (nats per character)")
     left.set_title("loss through a growth (mean, range over seeds)", fontsize=9)
     left.legend(fontsize=8)

@@ -12,7 +12,6 @@ from minitf.data import CharTokenizer, load_shakespeare
 
 FIGURES = Path(__file__).parents[1] / "figures"
 NOT_MEASURED_YET = {
-    "growth_mechanics",
     "regime_scan",
     "context_cost",
 }
