@@ -5,10 +5,12 @@ The courses here are made of one tiny assignment (tiny_course.py); the real ones
 
 import csv
 import doctest
+import getpass
 import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ import nbformat
 import numpy as np
 import tiny_course
 from nbgrader.api import Gradebook
+from nbgrader.utils import notebook_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "assignments"))
@@ -249,17 +252,92 @@ def test_grading_without_confinement_is_refused_unless_asked_for(klass, monkeypa
     assert klass.marks() == {"alice": 6}
 
 
-def test_nbgraders_own_command_grades_confined_too(klass):
-    klass.hand_in("alice", q1=f"import os\nfound = os.path.exists({str(klass.path)!r})\n" + hostile.IF_FOUND)
+def nbgrader(folder, *words, exchange=None):
+    """Run nbgrader's own command in a course; what it says."""
+    config = folder.parent / "jupyter" / "nbgrader_config.py"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(f"c = get_config()\nc.Exchange.root = {str(exchange)!r}\n")
     run = subprocess.run(
-        [sys.executable, "-m", "nbgrader", "autograde", "tiny"],
-        cwd=klass.path,
+        [sys.executable, "-m", "nbgrader", *words],
+        cwd=folder,
+        env=os.environ | {"JUPYTER_CONFIG_DIR": str(config.parent)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
+    return run.stderr
+
+
+def test_nbgraders_own_command_grades_confined_too(klass):
+    klass.hand_in("alice", q1=f"import os\nfound = os.path.exists({str(klass.path)!r})\n" + hostile.IF_FOUND)
+    nbgrader(klass.path, "autograde", "tiny")
     assert klass.marks() == {"alice": 3}
+
+
+# ------------------------------------------------------------------------------------------------ the exchange
+
+
+@pytest.fixture
+def exchange(klass, tmp_path):
+    """nbgrader's exchange with the tiny assignment in it; a function that writes into its inbound folder."""
+    root = tmp_path / "exchange"
+    root.mkdir(mode=0o777)
+    nbgrader(klass.path, "release_assignment", "tiny", exchange=root)
+
+    def submit(student, time, secret="a secret"):
+        folder = root / "minitf" / "inbound" / f"{student}+tiny+{time}+random"
+        folder.mkdir()
+        (folder / "submission_secret.txt").write_text(secret)
+        (folder / "timestamp.txt").write_text(time)
+        return folder
+
+    submit.root = root
+    return submit
+
+
+def test_from_the_exchange_to_feedback_and_back(klass, exchange):
+    me = getpass.getuser()
+    work = klass.hand_in(me).read_bytes()
+    shutil.rmtree(klass.path / "submitted")
+    for time_, secret in (("2030-01-01 10:00:00 UTC", "one"), ("2030-01-01 11:00:00 UTC", "two")):
+        (exchange(me, time_, secret) / "tiny.ipynb").write_bytes(work)
+        nbgrader(klass.path, "collect", "tiny", "--update", exchange=exchange.root)
+        assert klass.grade() == {} and klass.marks() == {me: 6}
+        assert grading.feedback(klass.path, "tiny") == {}
+        nbgrader(klass.path, "release_feedback", "tiny", exchange=exchange.root)
+        page = (
+            exchange.root / "minitf" / "feedback" / f"{notebook_hash(secret=secret, notebook_id='tiny')}.html"
+        )
+        assert (
+            "6.0" in page.read_text()
+        )  # found by the secret of the newest submission, though the work is the same
+
+
+def test_what_is_forged_in_the_exchange_is_left_there(klass, exchange):
+    me = getpass.getuser()
+    good = klass.hand_in(me, q1=hostile.WRONG).read_bytes()
+    shutil.rmtree(klass.path / "submitted")
+    (exchange("somebody_else", "2030-01-01 10:00:00 UTC") / "tiny.ipynb").write_bytes(good)
+    exchange(me, "not a time")
+    linked = exchange(me, "2030-01-01 09:00:00 UTC")
+    (linked / "tiny.ipynb").symlink_to(klass.path / "source" / "tiny" / "tiny.ipynb")
+    said = nbgrader(klass.path, "collect", "tiny", exchange=exchange.root)
+    assert "its owner is somebody else" in said and "not a time" in said
+    mine = klass.path / "submitted" / me / "tiny"
+    assert [path.name for path in klass.path.glob("submitted/*")] == [me]
+    assert sorted(path.name for path in mine.iterdir()) == ["submission_secret.txt", "timestamp.txt"]
+
+    odd = exchange(me, "2030-01-01 11:00:00 UTC")
+    (odd / "tiny.ipynb").write_bytes(good)
+    (odd / "more.ipynb").write_text("")
+    (odd / "submission_secret.txt").unlink()
+    (odd / "timestamp.txt").unlink()
+    os.mkfifo(odd / "timestamp.txt")
+    nbgrader(klass.path, "collect", "tiny", "--update", exchange=exchange.root)
+    assert (mine / "tiny.ipynb").read_bytes() == good
+    assert (mine / "timestamp.txt").read_text() == "2030-01-01 11:00:00 UTC"
+    assert not (mine / "more.ipynb").exists() and (mine / "submission_secret.txt").read_text()
 
 
 # ------------------------------------------------------------------------------------ many, killed and resumed

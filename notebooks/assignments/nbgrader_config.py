@@ -16,10 +16,12 @@ from nbgrader.preprocessors import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from classroom.apart import RunApart
+from classroom.exchange import Collect
 
 c = get_config()  # noqa: F821 (nbgrader defines it)
 
 c.CourseDirectory.course_id = "minitf"
+c.ExchangeFactory.collect = Collect
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
 
 # nbgrader's own steps, but for RunApart in the place of Execute

@@ -49,6 +49,12 @@ class Assignment:
     def submitted(self, student):
         return self.course / "submitted" / student / self.name / f"{self.name}.ipynb"
 
+    def notes(self, student):
+        """What nbgrader's exchange writes beside a submission."""
+        return [
+            self.submitted(student).with_name(name) for name in ("timestamp.txt", "submission_secret.txt")
+        ]
+
     def checked(self, student):
         return self.state / "checked" / student / self.name / f"{self.name}.ipynb"
 
@@ -61,8 +67,9 @@ class Assignment:
     def digest(self, student):
         """Changes with the submission and with the assignment."""
         digest = hashlib.sha256(self.source.read_bytes())
-        with contextlib.suppress(Unreadable):
-            digest.update(read(self.submitted(student)))
+        for path in (self.submitted(student), *self.notes(student)):
+            with contextlib.suppress(Unreadable):
+                digest.update(read(path))
         return digest.hexdigest()
 
     def nbgrader(self, step, student="*", submitted="submitted", **settings):

@@ -69,7 +69,7 @@ def execute(assignment, student, limits, trust):
     release = nbformat.read(assignment.release, as_version=4)
     notebook, problem = take_in(assignment.submitted(student), release)
     _write(assignment.checked(student), nbformat.writes(notebook))
-    _keep_timestamp(assignment, student)
+    _keep_notes(assignment, student)
     names = {"student": student, "assignment": assignment.name, "notebook": assignment.name}
     database = f"sqlite:///{assignment.state / 'gradebook.db'}"
     resources = {"nbgrader": names | {"db_url": database}}
@@ -83,12 +83,13 @@ def execute(assignment, student, limits, trust):
     return problem
 
 
-def _keep_timestamp(assignment, student):
-    """nbgrader's exchange writes when something was submitted into a file beside it."""
-    stamp = assignment.submitted(student).with_name("timestamp.txt")
-    with contextlib.suppress(Unreadable):
-        text = read(stamp).decode(errors="replace")[:100]
-        _write(assignment.checked(student).with_name(stamp.name), text)
+def _keep_notes(assignment, student):
+    """nbgrader's exchange notes beside a submission when it came, and by which secret its feedback is found."""
+    for note in assignment.notes(student):
+        kept = assignment.checked(student).with_name(note.name)
+        kept.unlink(missing_ok=True)
+        with contextlib.suppress(Unreadable):
+            _write(kept, read(note).decode(errors="replace")[:1000])
 
 
 def record(assignment, student, trust):
