@@ -30,6 +30,20 @@ from .cost import (
 from .data import BPETokenizer, CharTokenizer, load_digits, load_plays, load_shakespeare, load_text, train_bpe
 from .gradcheck import check_gradients, directional_error, numerical_gradient, tree_directional_error
 from .growth import anneal_tau, grow, grow_state, net2net_widen
+from .merge import (
+    MergedConfig,
+    caption_backward,
+    caption_forward,
+    caption_images,
+    caption_loss_and_grads,
+    evaluate_captions,
+    image_part,
+    merge_models,
+    put_new,
+    spell,
+    take_new,
+    text_part,
+)
 from .model import (
     TokenformerConfig,
     TransformerConfig,

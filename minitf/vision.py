@@ -238,7 +238,8 @@ def train_image_model(params, config, images, labels, settings, heldout=None, sh
 
     images: (n, H, W) and labels: (n,) on the device of the params; heldout: such a pair, whose loss and accuracy
     go into every line of the history. settings: a TrainConfig, as for `train_model`; batches depend on its seed
-    and the step alone. shift: training images move by up to so many pixels (`shift_images`). causal: as `image_forward`.
+    and the step alone. shift: training images move by up to so many pixels (`shift_images`). causal: as in
+    `image_forward`.
     Raises TrainingDiverged where the loss is not finite.
     """
     check_image_params(params, config)

@@ -6,13 +6,14 @@ stand-in for CuPy, `test_bad_input` sees that they change no input, and `test_mu
 functions one at a time to see that this list notices.
 """
 
+import dataclasses
 import hashlib
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from minitf import attention, gradcheck, model, ops, pattention, vision
+from minitf import attention, gradcheck, merge, model, ops, pattention, vision
 from minitf.backend import tree_from_items, tree_items, tree_map
 
 KINDS = pattention.KINDS
@@ -109,6 +110,30 @@ def random_images(config, seed=0, dtype=np.float64, batch=3):
     """Images and labels."""
     rng = np.random.default_rng((seed, 3))
     return rng.random((batch, 4, 6)).astype(dtype), rng.integers(0, config.vocab_size, batch)
+
+
+def merged_config(routed, **changes):
+    """Two parents of different sizes (their taus agree) and new tokens: 6 patches before captions of any length."""
+    text = tokenformer(context=12, attention_tau=2.0, proj_tau=1.8, ffn_tau=2.5, **changes)
+    image = dataclasses.replace(text, vocab_size=4, context=6, attention_tokens=4, ffn_tokens=6)
+    body = dataclasses.replace(text, attention_tokens=12, proj_tokens=11, ffn_tokens=17)
+    return merge.MergedConfig(body, text, image, routed)
+
+
+MERGED_CONFIGS = {"routed": merged_config(True), "shared": merged_config(False, ffn_blocks=2)}
+
+
+def random_merged_params(config, seed=0, dtype=np.float64):
+    """Random params of a merged model, as `merge.merge_models` lays them out."""
+    image, body = random_image_params(config.image, seed, dtype), random_params(config.body, seed, dtype)
+    classes = {name: image["body"][name] for name in ("embedding", "norm")}
+    return {"patch_embedding": image["patch_embedding"], "classes": classes, "body": body}
+
+
+def random_captions(config, seed=0, dtype=np.float64):
+    """Images of 4 x 6 pixels, inputs, targets and a mask."""
+    images, _ = random_images(config.image, seed, dtype, batch=2)
+    return images, *random_batch(config.body, seed, batch=2, length=5)
 
 
 # ------------------------------------------------------------------------------------------------- pairs
@@ -215,6 +240,16 @@ def image_gradient_error(config, seed=0):
     return gradcheck.tree_directional_error(loss_and_grads, random_image_params(config, seed), step=1e-5)
 
 
+def merged_gradient_error(config, seed=0):
+    """The same of a merged model with captions. No gradient reaches the classes, which captions do not use."""
+    images, inputs, targets, mask = random_captions(config, seed)
+
+    def loss_and_grads(params):
+        return merge.caption_loss_and_grads(params, images, inputs, targets, config, mask)
+
+    return gradcheck.tree_directional_error(loss_and_grads, random_merged_params(config, seed), step=1e-5)
+
+
 def gradient_checks():
     """Every pair and every model as (name, function that returns the relative error along one direction)."""
     for pair in PAIRS:
@@ -224,6 +259,8 @@ def gradient_checks():
         yield f"model: {name}", partial(model_gradient_error, config)
     for name, config in IMAGE_CONFIGS.items():
         yield f"image model: {name}", partial(image_gradient_error, config)
+    for name, config in MERGED_CONFIGS.items():
+        yield f"merged model: {name}", partial(merged_gradient_error, config)
 
 
 def first_wrong_gradient(tolerance=1e-6):

@@ -12,7 +12,7 @@ import minitf
 HOUSE = Path(minitf.__file__).parent
 FLOORS = (  # lowest first; train stands above checkpoint because it saves, kernels above their formulas
     *("backend", "ops", "pattention", "attention", "model", "growth", "optim", "kernels", "data", "cost"),
-    *("official", "checkpoint", "train", "vision", "laboratory", "gradcheck", "oracle", "plot"),
+    *("official", "checkpoint", "train", "vision", "merge", "laboratory", "gradcheck", "oracle", "plot"),
     *("checks", "__main__"),
 )
 ROOMS = sorted(path for path in HOUSE.rglob("*.py") if path.name != "__init__.py")
