@@ -26,8 +26,12 @@ import hostile
 import nbformat
 import numpy as np
 import tiny_course
+from bs4 import BeautifulSoup
+from nbconvert.exporters import HTMLExporter
 from nbgrader.api import Gradebook
+from nbgrader.server_extensions.formgrader import handlers
 from nbgrader.utils import notebook_hash
+from traitlets.config import PyFileConfigLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "assignments"))
@@ -120,6 +124,58 @@ def test_feedback_has_the_messages_and_the_points_but_no_text_of_a_test(klass):
     assert "a square?" in page and "x * x" in re.sub("<[^>]*>", "", page)
     assert "hidden_sample" not in page and "HIDDEN" not in page
     assert "because" not in page  # the mark scheme
+
+
+SCRIPTS = """
+**bold** <script>run()</script><img src="x" onerror="run()"><b onclick="run()">b</b> [good](https://example.org)
+[link](javascript:run()) <a href="java&#10;script:run()">a</a> <iframe src="data:text/html,run()"></iframe>
+![picture](attachment:a.png) ![picture](attachment:b.png) <svg onload="run()"></svg>
+<form action="/run()"><input></form>
+
+$a < b$ and $\\href{javascript:run()}{x}$
+
+|a|b|
+|-|-|
+|1|2|
+"""
+
+
+def test_what_students_write_runs_nothing_in_the_browser_of_who_marks_it(klass):
+    path = klass.hand_in("alice", essay=SCRIPTS)
+    notebook = json.loads(path.read_text())
+    attached = {"a.png": {"image/png": "QUJD"}, "b.png": {"image/png": 'QUJD" onerror="run()'}}
+    notebook["cells"][-1]["attachments"] = attached
+    path.write_text(json.dumps(notebook))
+    klass.grade()
+    assert grading.feedback(klass.path, "tiny") == {}
+    config = PyFileConfigLoader("nbgrader_config.py", str(klass.path)).load_config()
+    marking = HTMLExporter(
+        config=config, template_name="formgrade", extra_template_basedirs=[handlers.template_path]
+    )
+    resources = {"index": 0, "total": 1, "mathjax_url": "", "base_url": ""}
+    to_mark, _ = marking.from_filename(str(klass.path / "autograded/alice/tiny/tiny.ipynb"), resources)
+    for page in (to_mark, (klass.path / "feedback/alice/tiny/tiny.html").read_text()):
+        shown = (
+            BeautifulSoup(page, "html.parser")
+            .find("strong", string="bold")
+            .find_parent(class_="rendered_html")
+        )
+        tags = {tag.name for tag in shown.find_all(True)}
+        assert tags == {"p", "strong", "b", "a", "img", "table", "thead", "tbody", "tr", "th", "td"}
+        attributes = [(name, value) for tag in shown.find_all(True) for name, value in tag.attrs.items()]
+        assert {value for name, value in attributes if name == "href"} == {"https://example.org"}
+        assert {value for name, value in attributes if name == "src"} == {"data:image/png;base64,QUJD"}
+        assert {name for name, _ in attributes} <= {"href", "src", "alt", "class"}
+        assert "$a < b$" in shown.text and "\\href" not in shown.text
+
+
+def test_an_answer_that_cannot_be_shown_is_shown_as_it_was_typed(klass):
+    klass.hand_in("alice", essay="![lost](attachment:lost.png)")
+    klass.hand_in("bob", essay=">" * 5000 + "deep")
+    klass.grade()
+    assert grading.feedback(klass.path, "tiny") == {}
+    assert "attachment:lost.png" in (klass.path / "feedback/alice/tiny/tiny.html").read_text()
+    assert "deep" in (klass.path / "feedback/bob/tiny/tiny.html").read_text()
 
 
 def test_the_release_holds_no_solution_no_hidden_test_and_no_mark_scheme(released):

@@ -17,6 +17,7 @@ from nbgrader.preprocessors import (
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from classroom.apart import RunApart
 from classroom.exchange import Collect
+from classroom.pages import markdown2html
 
 c = get_config()  # noqa: F821 (nbgrader defines it)
 
@@ -35,6 +36,9 @@ c.Autograde.autograde_preprocessors = [
     CheckCellMetadata,
 ]
 
-# a student sees the messages of hidden tests, and not the tests; nor can a page of one run a script in another's browser
+# a student sees the messages of hidden tests, and not the tests
 c.GenerateFeedback.preprocessors = [ClearHiddenTests, GetGrades, CSSHTMLHeaderPreprocessor]
+
+# no answer runs a script in the browser of those who mark it
 c.HTMLExporter.sanitize_html = True
+c.HTMLExporter.filters = {"markdown2html": markdown2html}

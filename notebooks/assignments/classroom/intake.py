@@ -1,16 +1,25 @@
 """Take in a submission: a clean notebook, whatever the file holds.
 
 The notebook is built anew in the order of the release. Of the submission come the answers, and the student's own
-cells where they stood; its metadata, its outputs and its copies of locked cells do not.
+cells where they stood, with the pictures in them; its metadata, its outputs and its copies of locked cells do not.
 """
 
 import json
+from typing import NamedTuple
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 LARGEST = 8 << 20  # bytes of a submitted notebook, pictures included
 MOST_CELLS = 1000
+PICTURES = ("image/png", "image/jpeg", "image/gif")
+
+
+class Cell(NamedTuple):
+    kind: str
+    source: str
+    grade_id: str | None
+    attachments: dict  # pictures in a markdown cell
 
 
 class Unreadable(Exception):
@@ -40,7 +49,7 @@ def read(path):
 
 
 def _cells(path):
-    """(kind, source, grade_id or None) of each cell in a file that anyone may have written."""
+    """A Cell for each one in a file that anyone may have written."""
     try:
         cells = [_cell(cell) for cell in json.loads(read(path))["cells"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -54,7 +63,19 @@ def _cell(cell):
     source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
     grade_id = cell.get("metadata", {}).get("nbgrader", {}).get("grade_id")
     writable = source.encode(errors="replace").decode()  # without halves of surrogate pairs
-    return str(cell["cell_type"]), writable, grade_id if isinstance(grade_id, str) else None
+    grade_id = grade_id if isinstance(grade_id, str) else None
+    pictures = {} if cell["cell_type"] == "code" else _pictures(cell.get("attachments", {}))
+    return Cell(str(cell["cell_type"]), writable, grade_id, pictures)
+
+
+def _pictures(attachments):
+    found = {}
+    for name, formats in attachments.items():
+        kept = {
+            kind: data for kind in PICTURES if isinstance(data := formats.get(kind), str) and data.isascii()
+        }
+        found |= {name: kept} if kept and name.isprintable() else {}
+    return found
 
 
 def _merge(cells, release):
@@ -62,18 +83,25 @@ def _merge(cells, release):
     merged = nbformat.from_dict(release)
     marked = {cell.metadata.nbgrader.grade_id: cell for cell in merged.cells if "nbgrader" in cell.metadata}
     given = {cell.source for cell in merged.cells if "nbgrader" not in cell.metadata}
-    last = {grade_id: i for i, (_, _, grade_id) in enumerate(cells)}  # of copies the last one counts
+    last = {cell.grade_id: i for i, cell in enumerate(cells)}  # of copies the last one counts
     before, waiting = {}, []
-    for i, (kind, source, grade_id) in enumerate(cells):
-        if grade_id in marked and last[grade_id] == i:
-            before[grade_id], waiting = waiting, []
-            if marked[grade_id].metadata.nbgrader.solution:
-                marked[grade_id].source = source
-        elif source not in given:
-            waiting.append(new_code_cell(source) if kind == "code" else new_markdown_cell(source))
+    for i, cell in enumerate(cells):
+        if cell.grade_id in marked and last[cell.grade_id] == i:
+            before[cell.grade_id], waiting = waiting, []
+            if marked[cell.grade_id].metadata.nbgrader.solution:
+                _fill(marked[cell.grade_id], cell)
+        elif cell.source not in given:
+            waiting.append(_fill(new_code_cell() if cell.kind == "code" else new_markdown_cell(), cell))
     ordered = []
     for cell in merged.cells:
         ordered += before.get(cell.metadata.get("nbgrader", {}).get("grade_id"), [])
         ordered.append(cell)
     merged.cells = ordered + waiting
     return merged
+
+
+def _fill(target, cell):
+    target.source = cell.source
+    if cell.attachments and target.cell_type == "markdown":
+        target.attachments = nbformat.from_dict(cell.attachments)
+    return target
