@@ -82,6 +82,7 @@ from .ops import (
 )
 from .optim import adamw_init, adamw_step, clip_by_global_norm, warmup_cosine
 from .pattention import pattention_backward, pattention_forward, theta_backward, theta_forward
+from .top_k import top_k_pattention_backward, top_k_pattention_forward
 from .train import TrainConfig, TrainingDiverged, evaluate, train_model
 from .transfer import (
     append_tokens,

@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from .backend import to_host, tree_from_items, tree_items, tree_map
-from .model import TokenformerConfig, TransformerConfig, check_params
+from .model import TokenformerConfig, TransformerConfig, check_params, config_fields
 from .official import CheckpointError, from_official, load_official, official_files  # noqa: F401 (the contract's)
 
 FORMAT = 1  # of the metadata; to raise when an older minitf could not read what is written
@@ -56,7 +56,7 @@ def save(path, params, config, state=None, extra=None):
     arrays = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
     record = {
         "format": FORMAT,
-        "config": {"kind": type(config).__name__, "fields": dataclasses.asdict(config)},
+        "config": {"kind": type(config).__name__, "fields": config_fields(config)},
         "names": list(leaves),  # safetensors sorts its tensors, a sum over them would come out differently
         "numbers": {name: leaf for name, leaf in leaves.items() if name not in arrays},
         "extra": extra,

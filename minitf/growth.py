@@ -50,7 +50,8 @@ def grow(
     tau: "hold" keeps the tau of every layer, "rescale" sets √n (silently the release's choice).
     paper: zero keys (3.3), random ones in its runs (4.1) / release: random rows, tau rescaled / here: zero, held.
     Raises ValueError for a size that shrinks and for params that do not fit the config. zero keys with zero
-    values are allowed, and dead: their gradients are exactly zero.
+    values are allowed, and dead: their gradients are exactly zero. Where rows use the ffn_top_k best tokens, tau
+    stays √k whatever n is, and only key="normal" may add feed-forward tokens: no other birth would be exact.
     """
     if not isinstance(config, TokenformerConfig):
         raise TypeError("grow appends tokens to a Tokenformer: to widen a Transformer, use net2net_widen")
@@ -75,6 +76,11 @@ def grow(
             raise ValueError(
                 f"{part}_tokens would shrink from {config.tokens(part)} to {new.tokens(part)}: growth only appends"
             )
+    if config.ffn_top_k is not None and key != "normal" and new.ffn_tokens > config.ffn_tokens:
+        raise ValueError(
+            f"key={key!r} with ffn_top_k={config.ffn_top_k}: a zero score takes the place of a negative one, or is "
+            "never chosen, and copies crowd out other tokens: grow ffn_tokens with key='normal'"
+        )
     held = tuple(config.tau(part) for part in PARTS) if tau == "hold" else None
     new = _with_tau(new, held or (None, None, None), held)
 
@@ -131,7 +137,7 @@ def anneal_tau(config, progress):
     if getattr(config, "held_tau", None) is None:
         raise ValueError("this config holds no tau: grow with tau='hold' first")
     moved = tuple(
-        (1 - progress) * start + progress * math.sqrt(config.tokens(part))
+        (1 - progress) * start + progress * math.sqrt(config.used_tokens(part))
         for part, start in zip(PARTS, config.held_tau, strict=True)
     )
     return _with_tau(config, moved, config.held_tau)

@@ -11,7 +11,7 @@ token-token attention needs to know which sequence a row belongs to.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ from .ops import (
     linear_forward,
 )
 from .pattention import KINDS, check_tau, pattention_backward, pattention_forward
+from .top_k import TopKCache, check_top_k, top_k_pattention_backward, top_k_pattention_forward
 
 # ---------------------------------------------------------------------------------------------- configs
 
@@ -104,9 +105,17 @@ class TokenformerConfig:
     approximate: str = "none"  # GeLU: "none" is exact, "tanh" is the TPU code's
     init_std: float = 0.02
     norm_eps: float = 1e-5
+    ffn_top_k: int | None = None  # feed-forward tokens that a row uses (`top_k`); None: all of them
+    ffn_group: int = 1  # with ffn_top_k: so many neighbors are one expert
 
     def __post_init__(self):
         _check_sizes(self, "attention_tokens", "ffn_tokens")
+        _check_positive(self, "ffn_group")
+        if self.ffn_top_k is not None:
+            _check_positive(self, "ffn_top_k")
+            check_top_k(self.ffn_top_k, self.ffn_group, self.ffn_tokens, ("ffn_top_k", "ffn_group"))
+        elif self.ffn_group != 1:
+            raise ValueError(f"ffn_group is {self.ffn_group} without ffn_top_k: set both, or neither")
         if self.proj_tokens is not None:
             _check_positive(self, "proj_tokens")
         if check_number("ffn_blocks", self.ffn_blocks, whole=True) not in (1, 2):
@@ -123,6 +132,9 @@ class TokenformerConfig:
             for tau in self.held_tau:
                 check_tau(tau, 1)
 
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in config_fields(self).items())})"
+
     @property
     def head_dim(self):
         return self.d_model // self.n_heads
@@ -133,15 +145,26 @@ class TokenformerConfig:
             return self.attention_tokens
         return {"attention": self.attention_tokens, "proj": self.proj_tokens, "ffn": self.ffn_tokens}[part]
 
+    def used_tokens(self, part):
+        """Tokens of a part that one row uses; √ of it is tau at birth."""
+        return self.ffn_top_k if part == "ffn" and self.ffn_top_k is not None else self.tokens(part)
+
     def tau(self, part):
         """tau of a part. Where only attention_tau is given, a proj of the same size shares it."""
         tau = {"attention": self.attention_tau, "proj": self.proj_tau, "ffn": self.ffn_tau}[part]
         if part == "proj" and tau is None and self.proj_tokens is None:
             tau = self.attention_tau
-        return check_tau(tau, self.tokens(part))
+        return check_tau(tau, self.used_tokens(part))
 
 
 PARTS = ("attention", "proj", "ffn")
+LATER = {"ffn_top_k": None, "ffn_group": 1}  # fields that came later: files and names of before lack them
+
+
+def config_fields(config):
+    """{name: value} of a config, without later fields at their default: what files, keys and repr say."""
+    said = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: value for name, value in said.items() if name not in LATER or value != LATER[name]}
 
 
 def _check_positive(config, *names):
@@ -266,11 +289,21 @@ def check_params(params, config):
 def layer_forward(x, layer, config, part):
     """A linear layer or a Pattention, whichever the parameters are: x (rows, d) -> (rows, d).
 
+    With config.ffn_top_k it is a Pattention of each row's best tokens (`top_k`).
     A "mask" (rows, n) beside a Pattention's "key" and "value" says which tokens each row may read (`merge`).
     """
     if "weight" in layer:
         return linear_forward(x, layer["weight"])
     tau, mask = config.tau(part), layer.get("mask")
+    if config.used_tokens(part) < config.tokens(part):
+        if mask is not None:
+            raise ValueError(
+                "a layer with a mask and ffn_top_k: a mask must say alone which tokens a row uses"
+            )
+        k, group = config.ffn_top_k, config.ffn_group
+        return top_k_pattention_forward(
+            x, layer["key"], layer["value"], k, config.theta, tau, config.approximate, group
+        )
     return pattention_forward(
         x, layer["key"], layer["value"], config.theta, tau, mask=mask, approximate=config.approximate
     )
@@ -281,7 +314,8 @@ def layer_backward(dout, cache, layer):
     if "weight" in layer:
         dx, dweight = linear_backward(dout, cache)
         return dx, {"weight": dweight}
-    dx, dkey, dvalue = pattention_backward(dout, cache)
+    pair_backward = top_k_pattention_backward if isinstance(cache, TopKCache) else pattention_backward
+    dx, dkey, dvalue = pair_backward(dout, cache)
     return dx, {"key": dkey, "value": dvalue}
 
 

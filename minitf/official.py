@@ -38,6 +38,7 @@ FIXED = {  # what every released model has in common, and its files therefore do
     "tied": True,
     "approximate": "none",
     "norm_eps": 1e-5,
+    "ffn_top_k": None,
 }
 SETTINGS = {  # what the keys of config.json are about
     "num_attention_heads": "n_heads",

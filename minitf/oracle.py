@@ -53,6 +53,18 @@ def pattention(x, key, value, kind="l2_norm_gelu", tau=None, scale=1.0, mask=Non
     return theta(scores, kind, tau, approximate) @ value
 
 
+def top_k_pattention(x, key, value, k, kind="l2_norm_gelu", tau=None, approximate="none", group=1):
+    """Pattention of every row with the tokens of its k / group best groups of neighbors, one row at a time."""
+
+    def one(row):
+        scores = key @ row
+        groups = scores.unflatten(0, (-1, group)).amax(dim=-1).topk(k // group).indices
+        own = (groups[:, None] * group + torch.arange(group)).flatten()
+        return theta(scores[own], kind, tau, approximate) @ value[own]
+
+    return torch.stack([one(row) for row in x.flatten(0, -2)]).unflatten(0, x.shape[:-1])
+
+
 def rotary(x, fraction=0.25, offset=0, base=10000.0):
     """GPT-NeoX rotary embedding in its textbook form: x cos + rotate_half(x) sin on the first r channels."""
     r = rotary_channels(x.shape[-1], fraction)
@@ -121,6 +133,11 @@ def blocks(params, x, config, attend):
         if "weight" in leaf:
             return F.linear(x, leaf["weight"])
         tau = config.tau(part)
+        if part == "ffn" and config.ffn_top_k is not None:
+            k, group = config.ffn_top_k, config.ffn_group
+            return top_k_pattention(
+                x, leaf["key"], leaf["value"], k, config.theta, tau, config.approximate, group
+            )
         return pattention(x, leaf["key"], leaf["value"], config.theta, tau, approximate=config.approximate)
 
     def norm(x, leaf):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minitf import attention, gradcheck, merge, model, ops, pattention, transfer, vision
+from minitf import attention, gradcheck, merge, model, ops, pattention, top_k, transfer, vision
 from minitf.backend import tree_from_items, tree_items, tree_map
 
 KINDS = pattention.KINDS
@@ -68,6 +68,10 @@ CONFIGS = {
     "tokenformer untied, two ffn blocks": tokenformer(tied=False, ffn_blocks=2, n_layers=1),
     "tokenformer parametric, proj_tokens, taus": tokenformer(
         parametric_norm=True, proj_tokens=6, attention_tau=1.5, proj_tau=2.0, ffn_tau=3.0, approximate="tanh"
+    ),
+    "tokenformer top-k": tokenformer(ffn_top_k=3),
+    "tokenformer top-k in groups": tokenformer(
+        ffn_tokens=8, ffn_top_k=4, ffn_group=2, theta="softmax", ffn_blocks=2
     ),
     "transformer": transformer(),
     "transformer untied, parametric, tanh": transformer(tied=False, parametric_norm=True, approximate="tanh"),
@@ -211,6 +215,15 @@ def every_pair(seed=0):
     add(attention, "full_attention", three, n_heads=2)
     patches = {"images": draw((2, 4, 6)), "weight": draw((5, 4)), "position": draw((6, 5))}
     add(vision, "patch_embedding", patches)
+    arrays = {"x": draw((2, 3, 4)), "key": draw((8, 4)), "value": draw((8, 3))}
+    for kind in KINDS:
+        for label, options in {
+            "": {"k": 3},
+            "tau, groups": {"k": 4, "group": 2, "tau": 1.7},
+            "gather": {"k": 3, "gather": True},
+            "groups, gather": {"k": 4, "group": 2, "gather": True},
+        }.items():
+            add(top_k, "top_k_pattention", arrays, f"{kind} {label}".strip(), kind=kind, **options)
     return pairs
 
 

@@ -9,7 +9,20 @@ import helpers
 import numpy as np
 import pytest
 
-from minitf import attention, backend, growth, kernels, merge, model, ops, optim, pattention, transfer, vision
+from minitf import (
+    attention,
+    backend,
+    growth,
+    kernels,
+    merge,
+    model,
+    ops,
+    optim,
+    pattention,
+    top_k,
+    transfer,
+    vision,
+)
 from minitf.backend import array_module, to_device, to_host, tree_from_items, tree_items, tree_map
 
 configs = pytest.mark.parametrize("config", helpers.CONFIGS.values(), ids=helpers.CONFIGS)
@@ -372,7 +385,9 @@ def called_on_array_module(module):
 
 
 @pytest.mark.parametrize(
-    "module", [ops, pattention, attention, model, growth, optim, transfer, vision, merge], ids=lambda m: m.__name__
+    "module",
+    [ops, pattention, top_k, attention, model, growth, optim, transfer, vision, merge],
+    ids=lambda m: m.__name__,
 )
 def test_only_names_that_numpy_and_cupy_share_are_called(module):
     used = names_used_of("xp", module) | called_on_array_module(module)

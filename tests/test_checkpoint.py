@@ -107,6 +107,8 @@ def test_every_field_of_a_config_comes_back(path):
         "tanh",
         0.03,
         1e-6,
+        4,
+        2,
     )
     assert all(getattr(config, field.name) != field.default for field in dataclasses.fields(config)), (
         "a new field: add it"

@@ -41,6 +41,7 @@ from minitf import (
     ops,
     optim,
     pattention,
+    top_k,
     train,
     vision,
 )
@@ -158,6 +159,14 @@ CALLS = {
     "pattention masked": (
         pair(pattention, "pattention"),
         {"x": draw(2, 3), **KEYS, "kind": "softmax", "mask": draw(2, 5) > -0.5, "approximate": "tanh"},
+    ),
+    "top_k_pattention": (
+        pair(top_k, "top_k_pattention"),
+        {"x": draw(2, 2, 3), **KEYS, "k": 2, "tau": 1.5, "group": 1, "gather": False, "dout": draw(2, 2, 4)},
+    ),
+    "top_k_pattention expert by expert": (
+        pair(top_k, "top_k_pattention"),
+        {"x": draw(2, 3), "key": draw(6, 3), "value": draw(6, 4), "k": 4, "group": 2, "gather": True},
     ),
     "rotary": (
         pair(attention, "rotary"),

@@ -8,7 +8,14 @@ import numpy as np
 from ..backend import check_number, tree_from_items, tree_items, tree_map
 from ..cost import FlopCounter, count_layer_parameters, count_parameters
 from ..data import CharTokenizer, batch, load_shakespeare
-from ..model import TokenformerConfig, TransformerConfig, forward, init_params, loss_and_grads
+from ..model import (
+    TokenformerConfig,
+    TransformerConfig,
+    config_fields,
+    forward,
+    init_params,
+    loss_and_grads,
+)
 from ..train import TrainConfig, evaluate, train_model
 from .recipes import RECIPES, fade_in
 from .run import Run
@@ -80,7 +87,7 @@ class Stage(Run):
         """All that decides the result, as JSON can say it; a parent is named by its key."""
         fields = {**vars(self), "parent": self.parent.key() if self.parent else None}
         fields["growth"] = asdict(self.growth) if self.growth else None
-        fields["config"] = self.config and {"kind": type(self.config).__name__, **asdict(self.config)}
+        fields["config"] = self.config and {"kind": type(self.config).__name__, **config_fields(self.config)}
         if self.growth:  # a recipe of the same name that anneals otherwise is another run
             recipe = RECIPES[self.growth.recipe]
             fields["growth"] |= {"anneal_share": recipe.anneal_share, "fade": recipe.fade}
