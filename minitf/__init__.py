@@ -9,6 +9,15 @@
 Read `pattention.py` first; `ops.py` has the other formulas, `model.py` puts them together.
 """
 
+from .activity import (
+    ffn_units,
+    knock_out,
+    knock_outs,
+    label_counts,
+    loudest,
+    selectivity,
+    token_importance,
+)
 from .attention import (
     causal_attention_backward,
     causal_attention_forward,

@@ -11,20 +11,8 @@ import minitf
 
 HOUSE = Path(minitf.__file__).parent
 FLOORS = (  # lowest first; train stands above checkpoint because it saves, kernels above their formulas
-    *(
-        "backend",
-        "ops",
-        "pattention",
-        "top_k",
-        "attention",
-        "model",
-        "growth",
-        "transfer",
-        "optim",
-        "kernels",
-        "data",
-        "cost",
-    ),
+    *("backend", "ops", "pattention", "top_k", "attention", "model", "activity", "growth", "transfer"),
+    *("optim", "kernels", "data", "cost"),
     *("official", "checkpoint", "train", "vision", "merge", "laboratory", "gradcheck", "oracle", "plot"),
     *("checks", "__main__"),
 )

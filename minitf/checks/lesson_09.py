@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..activity import token_importance
 from .core import Exercise
 
 # ---------------------------------------------------------------------------------------- firing_rate
@@ -59,10 +60,6 @@ FIRING_RATE = Exercise(
 )
 
 # ----------------------------------------------------------------------------------- token_importance
-
-
-def token_importance(weights, value, dout):
-    return -(weights * (dout @ value.T)).reshape(-1, len(value)).sum(axis=0)
 
 
 def weights_values_gradients(rng):
