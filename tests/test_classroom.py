@@ -180,7 +180,7 @@ def test_an_answer_that_cannot_be_shown_is_shown_as_it_was_typed(klass):
 
 def test_the_release_holds_no_solution_no_hidden_test_and_no_mark_scheme(released):
     text = (released / "release/tiny/tiny.ipynb").read_text()
-    assert "NotImplementedError" in text
+    assert "NotImplementedError" in text and "python3" in text
     for secret in ("x + x", "apply_twice(double", "hidden_", "because"):
         assert secret not in text and secret in (released / "source/tiny/tiny.ipynb").read_text()
 
@@ -329,6 +329,14 @@ def test_nbgraders_own_command_grades_confined_too(klass):
     klass.hand_in("alice", q1=f"import os\nfound = os.path.exists({str(klass.path)!r})\n" + hostile.IF_FOUND)
     nbgrader(klass.path, "autograde", "tiny")
     assert klass.marks() == {"alice": 3}
+
+
+def test_nbgrader_without_our_settings_runs_no_submission(klass):
+    klass.hand_in("alice", q1=f"open({str(klass.path / 'ran')!r}, 'w')\n" + hostile.RIGHT)
+    (klass.path / "nbgrader_config.py").unlink()
+    with pytest.raises(AssertionError, match=r"NoSuchKernel.*make-grade"):
+        nbgrader(klass.path, "autograde", "tiny")
+    assert klass.marks() == {"alice": 0} and not (klass.path / "ran").exists()
 
 
 # ------------------------------------------------------------------------------------------------ the exchange

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor, CSSHTMLHeaderPreprocessor
+from nbgrader.converters import GenerateAssignment
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -16,6 +17,7 @@ from nbgrader.preprocessors import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from classroom.apart import RunApart
+from classroom.course import ForStudents
 from classroom.exchange import Collect
 from classroom.pages import markdown2html
 
@@ -24,6 +26,7 @@ c = get_config()  # noqa: F821 (nbgrader defines it)
 c.CourseDirectory.course_id = "minitf"
 c.ExchangeFactory.collect = Collect
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
+c.GenerateAssignment.preprocessors = [*GenerateAssignment().preprocessors, ForStudents]
 
 # nbgrader's own steps, but for RunApart in the place of Execute
 c.Autograde.autograde_preprocessors = [

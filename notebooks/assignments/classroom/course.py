@@ -13,12 +13,15 @@ from typing import NamedTuple
 import jupytext
 import nbformat
 from nbgrader.converters import GenerateAssignment
+from nbgrader.preprocessors import NbGraderPreprocessor
 
 from .assignment import Assignment
 
 ASSIGNMENTS = Path(__file__).resolve().parents[1]
 LOSES = re.compile(r"loses:\s*([\w-]+(?:\s*,\s*[\w-]+)*)")
 MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION[ \t]*\n?", re.M)
+PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
+NO_KERNEL = {"display_name": "make grade", "language": "python", "name": "make-grade"}
 MARK_SCHEME = re.compile(r"^=== BEGIN MARK SCHEME ===$.*?^=== END MARK SCHEME ===$", re.M | re.S)
 
 
@@ -26,6 +29,18 @@ class Mutant(NamedTuple):
     name: str
     loses: frozenset  # grade_ids of the test cells that must notice it
     answers: dict  # grade_id of an answer: its source
+
+
+class ForStudents(NbGraderPreprocessor):
+    """Gives the release Python's kernel.
+
+    The source, and so the gradebook, names one that does not exist. An nbgrader that has not read our settings runs a
+    submission in the kernel that the gradebook names, and with your rights; so it fails instead.
+    """
+
+    def preprocess(self, nb, resources):
+        nb.metadata.kernelspec = nbformat.from_dict(PYTHON)
+        return nb, resources
 
 
 def make_course(folder, sources=None):
@@ -38,7 +53,9 @@ def make_course(folder, sources=None):
     for source in sorted((Path(sources or ASSIGNMENTS / "source")).glob("*/*.py")):
         target = folder / "source" / source.stem / f"{source.stem}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = nbformat.writes(read_source(source))
+        notebook = read_source(source)
+        notebook.metadata.kernelspec = nbformat.from_dict(NO_KERNEL)
+        text = nbformat.writes(notebook)
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
     return folder
@@ -52,8 +69,7 @@ def release(folder, name):
 def read_source(path):
     """The notebook in a percent-format file; the same every time, ids of cells included."""
     notebook = jupytext.read(path, fmt="py:percent")
-    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = nbformat.from_dict({"kernelspec": spec})
+    notebook.metadata = nbformat.from_dict({"kernelspec": PYTHON})
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
     return notebook
