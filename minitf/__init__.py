@@ -74,6 +74,7 @@ from .model import (
     loss_and_grads,
     parameter_shapes,
 )
+from .nested import nested_loss_and_grads, prefix, prefix_backward
 from .ops import (
     cross_entropy_backward,
     cross_entropy_forward,

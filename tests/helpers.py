@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minitf import attention, gradcheck, merge, model, ops, pattention, top_k, transfer, vision
+from minitf import attention, gradcheck, merge, model, nested, ops, pattention, top_k, transfer, vision
 from minitf.backend import tree_from_items, tree_items, tree_map
 
 KINDS = pattention.KINDS
@@ -76,6 +76,8 @@ CONFIGS = {
     "transformer": transformer(),
     "transformer untied, parametric, tanh": transformer(tied=False, parametric_norm=True, approximate="tanh"),
 }
+
+NESTED_CONFIG = tokenformer(attention_tokens=10, ffn_tokens=20, n_layers=1)
 
 
 def random_params(config, seed=0, dtype=np.float64, std=0.3):
@@ -286,6 +288,17 @@ def lora_gradient_error(config, seed=0):
     return gradcheck.tree_directional_error(loss_and_grads, lora, step=1e-5)
 
 
+def nested_gradient_error(config, seed=0):
+    """The same of a step that trains half of the tokens; the direction moves the others, too."""
+    ids, targets, mask = random_batch(config, seed)
+    tokens = config.attention_tokens // 2
+
+    def loss_and_grads(params):
+        return nested.nested_loss_and_grads(params, ids, targets, config, tokens, mask)
+
+    return gradcheck.tree_directional_error(loss_and_grads, random_params(config, seed), step=1e-5)
+
+
 def gradient_checks():
     """Every pair and every model as (name, function that returns the relative error along one direction)."""
     for pair in PAIRS:
@@ -295,6 +308,7 @@ def gradient_checks():
         yield f"model: {name}", partial(model_gradient_error, config)
     for name, config in IMAGE_CONFIGS.items():
         yield f"image model: {name}", partial(image_gradient_error, config)
+    yield "nested dropout", partial(nested_gradient_error, NESTED_CONFIG)
     yield "new tokens", partial(new_tokens_gradient_error, CONFIGS["tokenformer"])
     yield "lora: tokenformer", partial(lora_gradient_error, CONFIGS["tokenformer"])
     yield "lora: transformer", partial(lora_gradient_error, CONFIGS["transformer"])

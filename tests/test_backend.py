@@ -16,6 +16,7 @@ from minitf import (
     kernels,
     merge,
     model,
+    nested,
     ops,
     optim,
     pattention,
@@ -386,7 +387,7 @@ def called_on_array_module(module):
 
 @pytest.mark.parametrize(
     "module",
-    [ops, pattention, top_k, attention, model, growth, optim, transfer, vision, merge],
+    [ops, pattention, top_k, attention, model, growth, nested, optim, transfer, vision, merge],
     ids=lambda m: m.__name__,
 )
 def test_only_names_that_numpy_and_cupy_share_are_called(module):

@@ -38,6 +38,7 @@ from minitf import (
     gradcheck,
     growth,
     model,
+    nested,
     ops,
     optim,
     pattention,
@@ -107,6 +108,7 @@ STATE = optim.adamw_init(PARAMS["tokenformer"]) | {"step": 3}
 STATE["m"] = tree_map(lambda m: m + 0.1, STATE["m"])
 STATE["v"] = tree_map(lambda v: v + 0.2, STATE["v"])
 STREAM = np.arange(40) % 11
+NESTED = helpers.random_params(helpers.NESTED_CONFIG)
 SQUARE = {
     "forward": lambda x, y: (x * x * y, (x, y)),
     "backward": lambda dout, c: (2 * dout * c[0] * c[1], dout * c[0] ** 2),
@@ -251,6 +253,19 @@ CALLS = {
             "key": "copy",
             "value": "halved",
         },
+    ),
+    "prefix": (
+        nested.prefix,
+        {"params": NESTED, "config": helpers.NESTED_CONFIG, "tokens": 5, "tau": "hold"},
+    ),
+    "prefix_backward": (
+        nested.prefix_backward,
+        {"dprefix": nested.prefix(NESTED, helpers.NESTED_CONFIG, 5)[0], "params": NESTED},
+    ),
+    "nested_loss_and_grads": (
+        nested.nested_loss_and_grads,
+        {"params": NESTED, "ids": IDS, "targets": TARGETS, "config": helpers.NESTED_CONFIG, "tokens": 5}
+        | {"mask": MASK},
     ),
     "anneal_tau": (
         lambda config, progress: repr(growth.anneal_tau(config, progress)),

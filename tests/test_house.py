@@ -13,6 +13,7 @@ HOUSE = Path(minitf.__file__).parent
 FLOORS = (  # lowest first; train stands above checkpoint because it saves, kernels above their formulas
     *("backend", "ops", "pattention", "top_k", "attention", "model", "activity", "growth", "transfer"),
     *("optim", "kernels", "data", "cost"),
+    "nested",
     *("official", "checkpoint", "train", "vision", "merge", "laboratory", "gradcheck", "oracle", "plot"),
     *("checks", "__main__"),
 )

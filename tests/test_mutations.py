@@ -13,9 +13,9 @@ import inspect
 import helpers
 import pytest
 
-from minitf import attention, merge, model, ops, pattention, top_k, transfer, vision
+from minitf import attention, merge, model, nested, ops, pattention, top_k, transfer, vision
 
-MODULES = (ops, pattention, top_k, attention, model, transfer, vision, merge)
+MODULES = (ops, pattention, top_k, attention, model, nested, transfer, vision, merge)
 
 # Mutants whose gradients are right: nobody could notice these here. With the reason.
 RIGHT_ANYWAY = {
