@@ -142,7 +142,8 @@ def draw(stem=STEM):
     for level, label in ((0.68, "paper, 354M"), (0.96, "paper, 1.4B")):
         ax.axhline(level, color="gray", linewidth=1, linestyle=":")
         ax.annotate(label, (x[0], level), fontsize=8, va="bottom")
-    ax.set(xscale="log", xlabel="training tokens per parameter of the base", ylabel="share of the gap closed")
+    ax.set(xlabel="training tokens per parameter of the base", ylabel="share of the gap closed")
+    log_axis(ax, x)
     ax.legend(fontsize=8)
     scans = (
         (axes[0, 1], "tokens per width", np.divide(plan["scan_tokens"], D_TOKEN), "attention tokens / width"),
@@ -155,8 +156,16 @@ def draw(stem=STEM):
         }
         ax.plot(x, losses["no growth"] - losses["grown"], label="no growth minus grown")
         ax.axhline(0, color="gray", linewidth=1)
-        ax.set(xscale="log", xlabel=label, ylabel="gain of growing (nats)")
+        ax.set(xlabel=label, ylabel="gain of growing (nats)")
+        log_axis(ax, x)
     plot.save(fig, stem, ALT)
+
+
+def log_axis(ax, x):
+    """A logarithmic axis with a tick at every point."""
+    ax.set_xscale("log")
+    ax.set_xticks(x, [f"{number:.3g}" for number in x])
+    ax.minorticks_off()
 
 
 if __name__ == "__main__":

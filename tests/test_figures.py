@@ -12,7 +12,6 @@ from minitf.data import CharTokenizer, load_shakespeare
 
 FIGURES = Path(__file__).parents[1] / "figures"
 NOT_MEASURED_YET = {
-    "regime_scan",
     "context_cost",
 }
 SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.stem not in NOT_MEASURED_YET)
