@@ -7,19 +7,28 @@ which; the choice is constant in the backward.
 
 from typing import NamedTuple
 
-from .backend import array_module, check_number, float_module
+from .backend import array_module, check_number, float_module, to_host
 from .ops import Array, check_like
 from .pattention import theta_backward, theta_forward
+
+
+class Choice(NamedTuple):
+    """Which tokens each row uses, and for gather=True the same expert by expert."""
+
+    chosen: Array  # the k tokens of every row, ascending: integers (rows, k)
+    group: int
+    order: Array  # sorts pairs (row, expert), row by row in `chosen`, by expert: integers (rows · k / group,)
+    rows: Array  # the rows of the sorted pairs
+    ends: list  # where each expert's pairs end; None with gather=False
 
 
 class TopKCache(NamedTuple):
     x: Array
     key: Array
     value: Array
-    chosen: Array  # the k tokens of every row, ascending: integers (rows, k)
-    weights: Array  # of all tokens, zero for those that were not chosen: (rows, n)
+    choice: Choice
+    weights: Array  # of the chosen tokens: (rows, k)
     theta: tuple  # of theta_forward on the chosen scores
-    experts: list  # (rows that use it, its tokens) of every expert; None where products take the zeros along
 
 
 def top_k_pattention_forward(
@@ -53,15 +62,12 @@ def top_k_pattention_forward(
     k, group = check_top_k(k, group, len(key))
     if not isinstance(gather, bool):
         raise TypeError(f"gather is {gather!r}: choose True or False")
-    rows = x.reshape(-1, x.shape[-1])
-    scores = rows @ key.T  # (rows, d_in) -> (rows, n)
+    scores = x.reshape(-1, x.shape[-1]) @ key.T  # (rows, d_in) -> (rows, n)
     used = choose(scores, k // group, group)
-    chosen = _tokens(used, k, group)
-    own, theta = theta_forward(xp.take_along_axis(scores, chosen, axis=-1), kind, tau, approximate)
-    weights = _spread(own, chosen, len(key))  # (rows, k) -> (rows, n)
-    experts = _rows_of_experts(used, group) if gather else None
-    out = weighted_sum(weights, value, experts)
-    cache = TopKCache(x, key, value, chosen, weights, theta, experts)
+    choice = _choice(used, k, group, gather)
+    weights, theta = theta_forward(xp.take_along_axis(scores, choice.chosen, axis=-1), kind, tau, approximate)
+    out = weighted_sum(weights, value, choice)
+    cache = TopKCache(x, key, value, choice, weights, theta)
     return out.reshape(*x.shape[:-1], value.shape[1]), cache
 
 
@@ -70,15 +76,14 @@ def top_k_pattention_backward(dout, cache):
 
     With k = 1 and a norm in Θ the one weight does not depend on its score: dx and dkey are zero, choose k of 2 or more.
     """
-    x, key, value, chosen, weights, theta, experts = cache
+    x, key, value, choice, weights, theta = cache
     check_like("dout", dout, (*x.shape[:-1], value.shape[1]), x.dtype)
-    xp = array_module(x=x)
     rows, drows = x.reshape(-1, x.shape[-1]), dout.reshape(-1, dout.shape[-1])
-    dvalue = token_sums(weights, drows, experts)
-    dweights = xp.take_along_axis(token_scores(drows, value, experts), chosen, axis=-1)
-    dscores = _spread(theta_backward(dweights, theta), chosen, len(key))
-    dkey = token_sums(dscores, rows, experts)
-    dx = weighted_sum(dscores, key, experts)
+    dvalue = token_sums(weights, drows, choice, len(key))
+    dweights = chosen_scores(drows, value, choice)
+    dscores = theta_backward(dweights, theta)
+    dkey = token_sums(dscores, rows, choice, len(key))
+    dx = weighted_sum(dscores, key, choice)
     return dx.reshape(x.shape), dkey, dvalue
 
 
@@ -92,8 +97,11 @@ def choose(scores, n_experts, group=1):
     """
     xp = array_module(scores=scores)
     best = scores if group == 1 else scores.reshape(len(scores), scores.shape[1] // group, group).max(axis=-1)
-    best = xp.where(xp.isnan(best), xp.inf, best)  # NaN is chosen, and so is seen
     last = best.shape[-1] - n_experts
+    used = best >= xp.partition(best, last, axis=-1)[:, last, None]
+    if (used.sum(axis=-1) == n_experts).all():
+        return used
+    best = xp.where(xp.isnan(best), xp.inf, best)  # NaN is chosen, and so is seen
     threshold = xp.partition(best, last, axis=-1)[:, last, None]
     above, ties = best > threshold, best == threshold
     room = n_experts - above.sum(axis=-1, keepdims=True)
@@ -111,55 +119,72 @@ def check_top_k(k, group, n, names=("k", "group")):
     return k, group
 
 
-# ------------------------------------- products with weights (rows, n), most of them zero
+# ------------------------------- products of rows with the tokens that they chose; weights: (rows, k)
 
 
-def weighted_sum(weights, tokens, experts=None):
-    """weights @ tokens: (rows, n), (n, d) -> (rows, d). With experts, each meets only the rows that use it."""
-    if experts is None:
-        return weights @ tokens
+def weighted_sum(weights, tokens, choice):
+    """The sum of the chosen tokens, weighted: (rows, k), (n, d) -> (rows, d)."""
+    if choice.ends is None:
+        return _spread(weights, choice, len(tokens)) @ tokens
+    by_expert = _sorted(weights, choice)
     out = array_module(tokens=tokens).zeros_like(tokens, shape=(len(weights), tokens.shape[1]))
-    for rows, own in experts:
-        out[rows] += weights[rows, own] @ tokens[own]
+    for pairs, own in _experts(choice):
+        out[choice.rows[pairs]] += by_expert[pairs] @ tokens[own]
     return out
 
 
-def token_sums(weights, x, experts=None):
-    """weights.T @ x: (rows, n), (rows, d) -> (n, d)."""
-    if experts is None:
-        return weights.T @ x
-    out = array_module(x=x).zeros_like(x, shape=(weights.shape[1], x.shape[1]))
-    for rows, own in experts:
-        out[own] = weights[rows, own].T @ x[rows]
+def token_sums(weights, x, choice, n):
+    """For each token the sum of the rows that chose it, weighted: (rows, k), (rows, d) -> (n, d)."""
+    if choice.ends is None:
+        return _spread(weights, choice, n).T @ x
+    by_expert = _sorted(weights, choice)
+    out = array_module(x=x).zeros_like(x, shape=(n, x.shape[1]))
+    for pairs, own in _experts(choice):
+        out[own] = by_expert[pairs].T @ x[choice.rows[pairs]]
     return out
 
 
-def token_scores(x, tokens, experts=None):
-    """x @ tokens.T: (rows, d), (n, d) -> (rows, n), with experts zero where a row does not use a token."""
-    if experts is None:
-        return x @ tokens.T
-    out = array_module(x=x).zeros_like(x, shape=(len(x), len(tokens)))
-    for rows, own in experts:
-        out[rows, own] = x[rows] @ tokens[own].T
-    return out
+def chosen_scores(x, tokens, choice):
+    """x @ tokens.T where it was chosen: (rows, d), (n, d) -> (rows, k)."""
+    xp = array_module(x=x)
+    if choice.ends is None:
+        return xp.take_along_axis(x @ tokens.T, choice.chosen, axis=-1)
+    by_expert = xp.zeros_like(x, shape=(len(choice.order), choice.group))
+    for pairs, own in _experts(choice):
+        by_expert[pairs] = x[choice.rows[pairs]] @ tokens[own].T
+    scores = xp.empty_like(by_expert)
+    scores[choice.order] = by_expert
+    return scores.reshape(choice.chosen.shape)
 
 
-def _rows_of_experts(used, group):
-    """[(rows that use it, its tokens as a slice)] of every expert."""
-    by_expert = used.T.copy()
-    return [(used.nonzero()[0], slice(i * group, (i + 1) * group)) for i, used in enumerate(by_expert)]
-
-
-def _tokens(used, k, group):
-    """The tokens of the experts that each row uses, ascending: integers (rows, k)."""
+def _choice(used, k, group, gather):
     xp = array_module(used=used)
-    experts = used.nonzero()[1].reshape(len(used), k // group)
-    return (experts[:, :, None] * group + xp.arange(group)).reshape(len(used), k)
+    experts = used.ravel().nonzero()[0].reshape(len(used), k // group) % used.shape[1]
+    chosen = (experts[:, :, None] * group + xp.arange(group)).reshape(len(used), k)
+    if not gather:
+        return Choice(chosen, group, None, None, None)
+    order = xp.argsort(experts.ravel(), kind="stable")
+    ends = to_host(xp.cumsum(used.sum(axis=0))).tolist()  # a GPU's products need their sizes here, too
+    return Choice(chosen, group, order, order // experts.shape[1], ends)
 
 
-def _spread(weights, chosen, n):
-    """Weights (rows, k) of the chosen tokens as weights (rows, n) of all."""
+def _experts(choice):
+    """(its pairs, its tokens) of every expert that some row uses, both as slices."""
+    start = 0
+    for i, end in enumerate(choice.ends):
+        if end > start:
+            yield slice(start, end), slice(i * choice.group, (i + 1) * choice.group)
+        start = end
+
+
+def _sorted(weights, choice):
+    """Weights (rows, k) as (pairs, group), expert by expert."""
+    return weights.reshape(-1, choice.group)[choice.order]
+
+
+def _spread(weights, choice, n):
+    """Weights (rows, k) as (rows, n), zero for tokens that were not chosen."""
     xp = array_module(weights=weights)
     out = xp.zeros_like(weights, shape=(len(weights), n))
-    out[xp.arange(len(weights))[:, None], chosen] = weights
+    out[xp.arange(len(weights))[:, None], choice.chosen] = weights
     return out

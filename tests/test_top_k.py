@@ -3,8 +3,11 @@
 Its gradients are among `helpers.PAIRS`: finite differences, the stand-in for CuPy and the mutants are tried there.
 """
 
+import json
+import runpy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import helpers
 import numpy as np
@@ -343,3 +346,143 @@ def test_training_moves_only_tokens_that_were_chosen_but_for_weight_decay():
         rows = grads[f"{block}.ffn.value"].any(axis=1)
         assert 2 <= rows.sum() <= 24  # 12 characters, two tokens each
         assert np.array_equal(grads[f"{block}.ffn.key"].any(axis=1), rows)
+
+
+def test_up_to_a_third_of_all_tokens_the_largest_weights_are_those_of_the_largest_scores(rng):
+    """|GeLU| of a negative number is at most 0.17: a choice by weight differs only where positive scores run out."""
+    scores = rng.standard_normal((50, 90))
+    weights, _ = pattention.theta_forward(scores)
+    assert np.array_equal(top_k.choose(np.abs(weights), 25), top_k.choose(scores, 25))
+    assert not np.array_equal(top_k.choose(np.abs(weights), 60), top_k.choose(scores, 60))
+
+
+# ------------------------------------------------------------------------------------------------ the experiment
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    **{"ffn_tokens": 32, "ks": (2, 8), "group": 4, "d_model": 20, "attention_tokens": 8, "steps": 30},
+    **{
+        "seeds": (0,),
+        "lrs": (1e-2,),
+        "windows": 8,
+        "rounds": 1,
+        "repeats": 1,
+        "rows": 64,
+        "large_tokens": 64,
+        "large_width": 8,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(ROOT / "figures" / "top_k.py"), run_name="figure")
+
+
+def test_the_experiment_runs_once_and_its_numbers_have_their_direction(script, tmp_path, monkeypatch):
+    stem = tmp_path / "figures" / "top_k"
+    stem.parent.mkdir()
+    (stem.parent / "top_k.md").write_bytes((ROOT / "figures" / "top_k.md").read_bytes())
+    (tmp_path / "README.md").write_text("<!-- directions -->\n<!-- /directions -->\n")
+    arguments = ["--store", str(tmp_path / "store"), "--out", str(stem)]
+    for name, value in TINY.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        arguments += [f"--{name.replace('_', '-')}", text]
+    plans = {"full": script["Plan"](), "quick": script["QUICK"]}
+
+    def main():
+        script["main"](
+            stem, "", plans, script["run"], script["draw"], arguments, script["CLAIMS"], script["Results"]
+        )
+        return json.loads(stem.with_suffix(".json").read_text())
+
+    measured = main()
+    results = script["Results"](measured)
+    arms = measured["arms"]
+    assert list(arms) == ["top 2", "top 8", "top 8 in groups of 4", "dense 7", "dense 12", "dense 32"]
+    assert (
+        arms["top 2"]["flops"]
+        == arms["dense 7"]["flops"]
+        < arms["top 8"]["flops"]
+        < arms["dense 32"]["flops"]
+    )
+    assert arms["top 8"]["flops"] == arms["top 8 in groups of 4"]["flops"] == arms["dense 12"]["flops"]
+    for seed in results("top 2"):
+        for name in arms:
+            assert 1.5 < results(name)[seed] < 3.8  # better than a guess, no miracle
+        for name in ("top 2", "top 8"):
+            load = measured["runs"][arms[name]["load"][seed]]
+            assert all(
+                0 < effective <= used <= 1
+                for effective, used in zip(load["effective"], load["used"], strict=True)
+            )
+            assert all(
+                layer == sorted(layer) and layer[-1] == pytest.approx(1, abs=1e-3)
+                for layer in load["busiest"]
+            )
+        assert results.load("top 8", "used")[seed] > results.load("top 2", "used")[seed]
+    for size in ("small", "large"):
+        assert results.times(size, 8)["0"].keys() == script["WAYS"].keys()
+        assert results.times(size, 2)["0"].keys() == script["WAYS"].keys() - {"in groups"}
+    assert stem.with_suffix(".png").exists()
+
+    def no_run(*_):
+        raise AssertionError("a run was done twice")
+
+    for kind in (Stage, script["Load"], script["Clock"]):
+        monkeypatch.setattr(kind, "train", no_run)
+    again = main()
+    assert (
+        again["runs"] == measured["runs"] and again["arms"] == arms and again["clocks"] == measured["clocks"]
+    )
+
+
+def test_the_clock_times_what_computes_the_same_layer(script, rng):
+    x, key, value = (array.astype(np.float32) for array in layer(rng, n=32, d_in=8, d_out=8, shape=(128,)))
+    dout = rng.standard_normal((128, 8)).astype(np.float32)
+    for k in (1, 4, 32):
+        expected = forward_and_backward(x, key, value, dout, k)
+        for way in script["SAME"].values():
+            for a, b in zip(way(x, key, value, dout, k, 4), expected, strict=True):
+                assert np.abs(a - b).max() < 1e-4 * max(np.abs(b).max(), 1)
+    dense = script["dense"](x, key, value, dout, 32, 4)
+    for way in (
+        *script["SAME"].values(),
+        script["in_groups"],
+        script["shared_by_rows"],
+    ):  # all of n: all the same
+        for a, b in zip(way(x, key, value, dout, 32, 4), dense, strict=True):
+            assert np.abs(a - b).max() < 1e-4 * max(np.abs(b).max(), 1)
+
+
+def test_rows_that_share_a_choice_see_later_characters(script, rng):
+    """Why the fastest way is of no use for text."""
+    x, key, value = (array.astype(np.float32) for array in layer(rng, n=32, d_in=8, d_out=8, shape=(64,)))
+    other = x.copy()
+    other[-1] *= 100
+    for way, changes in ((script["shared_by_rows"], True), (script["in_groups"], False)):
+        first, second = (way(rows, key, value, np.ones_like(x), 4, 4)[0][:-1] for rows in (x, other))
+        assert (np.abs(first - second).max() > 1e-3) == changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ks": (16, 4)}, "ascending, below n"),
+        ({"ks": (4, 256)}, "ascending, below n"),
+        ({"ks": ()}, "ascending, below n"),
+        ({"ks": (0, 4)}, "ffn_top_k is 0"),
+        ({"group": 3}, "multiples of 64|ffn_group is 3"),
+        ({"group": 7, "large_tokens": 2100}, "ffn_group is 7"),
+        ({"rows": 100}, "multiples of 64"),
+        ({"large_tokens": 64}, "large_tokens is 64"),
+        ({"seeds": ()}, "must not be empty"),
+        ({"repeats": 0}, "at least 1"),
+        ({"steps": 0}, "steps is 0"),
+        ({"d_model": 41}, "heads|divide"),
+    ],
+    ids=str,
+)
+def test_a_plan_that_makes_no_sense_is_refused(script, changes, message):
+    with pytest.raises(ValueError, match=message):
+        script["Plan"](**changes)
