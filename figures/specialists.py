@@ -1,7 +1,7 @@
 """Which units fire for which text? Parameter tokens, an MLP's neurons and the tokens that growth adds, one measure.
 
     python figures/specialists.py --budget quick     one seed and short runs: shows that everything works
-    python figures/specialists.py                    the full one, about 10 minutes on one core
+    python figures/specialists.py                    the full one, about 7 minutes on one core
     python figures/specialists.py --redraw           draws and judges again from specialists.json
     python figures/specialists.py --predictions      writes the predictions into specialists.md, before any run
 
@@ -293,7 +293,9 @@ QUICK = Plan(steps=60, seeds=(0,), windows=32, knock_windows=8, every=16)
 
 def run(plan, sweep):
     looks = {seed: plan.looks(seed) for seed in plan.seeds}
-    sweep([look.parent for table in looks.values() for look in table.values()], "training")
+    stages = [look.parent for table in looks.values() for look in table.values()]
+    sweep([stage.parent for stage in stages if stage.parent], "training the bases")
+    sweep(stages, "training")
     sweep([look for table in looks.values() for look in table.values()], "looking")
     names = looks[plan.seeds[0]]
     return {
