@@ -26,10 +26,10 @@ from minitf.laboratory.verdict import Claim, minus, ratio
 
 STEM = Path(__file__).with_suffix("")
 ALT = (
-    "Two panels. Left: loss on held-out target plays against loss on held-out source plays, a mark for each of three "
-    "seeds: no adaptation, the source read on, all parameters, LoRA and new tokens of three sizes; hollow marks are "
-    "the other learning rates of the grid. Right: loss on the target against the number of trained parameters for new "
-    "tokens and LoRA, with lines for no adaptation and for all parameters, and from scratch in the title."
+    "Two panels. Left: change of loss on held-out target plays against change on held-out source plays, from the base "
+    "of the same seed, a mark for each of three seeds: the source read on, all parameters, LoRA and new tokens of "
+    "three sizes; hollow marks are the other learning rates of the grid. Right: loss on the target against the number "
+    "of trained parameters for new tokens and LoRA, with lines for no adaptation and for all parameters."
 )
 NONE, MORE, ALL, SCRATCH = "no adaptation", "source read on", "all parameters", "from scratch"
 
@@ -232,53 +232,76 @@ CLAIMS = (
 
 
 def draw(stem=STEM):
-    measured = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-    results, plan = Results(measured), measured["plan"]
-    target, source = (Path(plan[name]).stem for name in ("target", "source"))
+    results = Results(json.loads(stem.with_suffix(".json").read_text(encoding="utf-8")))
+    target, source = (Path(results.measured["plan"][name]).stem for name in ("target", "source"))
     plot.style()
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.6, 4.6), width_ratios=(1.2, 1))
-    sizes = dict(zip(plan["ranks"], np.linspace(4, 9, len(plan["ranks"])), strict=True))
-    looks = {NONE: ("o", 0, 7), MORE: ("P", 5, 7), ALL: ("^", 2, 7)}
+    looks = {MORE: ("P", 5, 7), ALL: ("^", 2, 7)}
     for kind, marker, color in (("LoRA", "D", 3), ("new tokens", "s", 1)):
-        looks |= {f"{kind} {rank}": (marker, color, size) for rank, size in sizes.items()}
+        sizes = zip(results.ranks, np.linspace(4, 9, len(results.ranks)), strict=True)
+        looks |= {f"{kind} {rank}": (marker, color, size) for rank, size in sizes}
+    draw_plane(left, results, looks, source)
+    left.set_xlabel(f"change of loss on held-out {target} (nats per character)")
+    left.set_ylabel(f"change of loss on held-out {source} (nats per character)")
+    draw_sizes(right, results, looks)
+    right.set(xlabel="trained parameters", ylabel=f"loss on held-out {target} (nats per character)")
+    plot.save(fig, stem, ALT)
+
+
+def draw_plane(ax, results, looks, source):
+    """What every arm learned against what it forgot."""
+    runs, tried, seed = (
+        results.measured["runs"],
+        results.measured["tried"],
+        str(results.measured["plan"]["seeds"][0]),
+    )
+    base = runs[results.measured["arms"][NONE]["keys"][seed]]
+    learned = [-gain for arm in looks for gain in results.gain(arm).values()]
+    forgot = [change for arm in looks for change in results.forgotten(arm).values()]
+    (x_low, x_high), (y_low, y_high) = ((min(0, *a) - 0.012, max(0, *a) + 0.012) for a in (learned, forgot))
+    ax.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
+    ax.axhline(0, color="gray", linewidth=0.8)
+    outside = 0
     for arm, (marker, color, size) in looks.items():
         style = {"linestyle": "none", "marker": marker, "color": plot.PALETTE[color], "markersize": size}
-        for key in set(measured["tried"].get(arm, {}).values()) - set(measured["arms"][arm]["keys"].values()):
-            run = measured["runs"][key]
-            left.plot(run["heldout"], run["source"], **style, fillstyle="none", alpha=0.5)
-        name = arm if arm in (NONE, ALL) else f"{source} read on" if arm == MORE else arm.rsplit(" ", 1)[0]
-        label = name if arm in (NONE, MORE) else f"{name}: {trained(results, arm):,}"
-        left.plot(
-            list(results(arm).values()),
-            list(results(arm, "source").values()),
-            label=label,
-            **style,
-            alpha=0.85,
-        )
-    left.set_xlabel(f"loss on held-out {target} (nats per character)")
-    left.set_ylabel(f"loss on held-out {source} (nats per character)")
-    left.set_title("filled: a seed at the best learning rate; hollow: other rates", fontsize=9)
-    left.legend(fontsize=7.5, title="trained parameters", title_fontsize=7.5)
+        for lr, key in tried[arm].items():
+            if float(lr) != results.measured["arms"][arm]["lr"]:
+                x, y = (runs[key][name] - base[name] for name in ("heldout", "source"))
+                outside += not (x_low < x < x_high and y_low < y < y_high)
+                ax.plot(x, y, **style, fillstyle="none")
+        name = f"{source} read on" if arm == MORE else arm if arm == ALL else arm.rsplit(" ", 1)[0]
+        x, y = [-gain for gain in results.gain(arm).values()], list(results.forgotten(arm).values())
+        ax.plot(x, y, label=f"{name}: {trained(results, arm):,}", **style, alpha=0.85)
+    ax.plot(0, 0, linestyle="none", marker="o", color="black", markersize=7, label="no adaptation: 0")
+    ax.set_title(f"filled: best learning rate; hollow: the others ({outside} outside)", fontsize=9)
+    ax.legend(fontsize=7.5, title="trained parameters", title_fontsize=7.5, loc="upper right")
+
+
+def draw_sizes(ax, results, looks):
+    """What every number of trained parameters learned."""
     for kind, index in (("LoRA", 3), ("new tokens", 1)):
-        arms = [f"{kind} {rank}" for rank in plan["ranks"]]
+        arms = [f"{kind} {rank}" for rank in results.ranks]
         losses = np.array([list(results(arm).values()) for arm in arms]).T
-        plot.band(right, [trained(results, arm) for arm in arms], losses, kind, index)
-    for arm, line in ((NONE, "-"), (ALL, "--")):
-        mean, color = float(np.mean(list(results(arm).values()))), plot.PALETTE[looks[arm][1]]
-        right.axhline(mean, color=color, linestyle=line, linewidth=1.2)
-        text = arm if arm == NONE else f"{arm} ({trained(results, arm):,})"
-        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
-        right.annotate(text, (0.99, mean), (0, 3), **where, color=color, fontsize=8)
+        plot.band(ax, [trained(results, arm) for arm in arms], losses, kind, index)
+    for arm, text, line, color in (
+        (NONE, NONE, "-", 0),
+        (ALL, f"{ALL} ({trained(results, ALL):,})", "--", looks[ALL][1]),
+    ):
+        mean = float(np.mean(list(results(arm).values())))
+        ax.axhline(mean, color=plot.PALETTE[color], linestyle=line, linewidth=1.2)
+        where = {
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+            "color": plot.PALETTE[color],
+        }
+        ax.annotate(text, (0.02, mean), (0, 3 if arm == ALL else -11), **where, fontsize=8)
     scratch = float(np.mean(list(results(SCRATCH).values())))
-    right.set(
-        xscale="log", xlabel="trained parameters", ylabel=f"loss on held-out {target} (nats per character)"
-    )
-    counts = sorted({trained(results, arm) for arm in looks if arm not in (NONE, MORE, ALL)})
-    right.set_xticks(counts, [f"{count:,}" for count in counts])
-    right.minorticks_off()
-    right.set_title(f"bands: lowest to highest seed; from scratch: {scratch:.2f}", fontsize=9)
-    right.legend(fontsize=8, loc="lower left")
-    plot.save(fig, stem, ALT)
+    counts = [trained(results, f"LoRA {rank}") for rank in results.ranks]
+    ax.set(xscale="log")
+    ax.set_xticks(counts, [f"{count:,}" for count in counts])
+    ax.minorticks_off()
+    ax.set_title(f"bands: lowest to highest seed; from scratch: {scratch:.2f}", fontsize=9)
+    ax.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.9))
 
 
 def trained(results, arm):
