@@ -493,7 +493,8 @@ def grid_table(measured):
 # ---------------------------------------------------------------------------------------------- drawing
 
 
-def draw(measured, stem=STEM):
+def draw(stem=STEM):
+    measured = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     results = Results(measured)
     plot.style()
     fig, axes = plt.subplots(1, 3, figsize=(12.5, 4.6), width_ratios=(1.35, 1.35, 1))
@@ -582,7 +583,7 @@ def finish(stem):
         write_section(stem.with_suffix(".md"), "grid", grid_table(measured))
     if stem == STEM:
         write_section(STEM.parents[1] / "README.md", "verdict", readme_table(CLAIMS, Results(measured)))
-    draw(measured, stem)
+    draw(stem)
 
 
 if __name__ == "__main__":
