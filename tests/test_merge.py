@@ -482,6 +482,8 @@ def test_rivals_get_the_flops_of_the_whole(figure):
 def test_a_small_version_has_its_direction_and_never_runs_twice(figure, tmp_path, monkeypatch):
     monkeypatch.setattr("minitf.laboratory.stage.FINAL_WINDOWS", 16)
     monkeypatch.setattr(figure, "TEXT_WINDOWS", 16)
+    train, (images, labels) = data.load_digits("train"), data.load_digits("heldout")
+    monkeypatch.setattr(figure, "digits", lambda: (train, (images[:100], labels[:100])))
     plan = figure.Plan(
         tokens=8, new_tokens=4, d_model=20, text_steps=20, digit_steps=80, steps=30, lrs=(1e-2,), seeds=(0,)
     )
