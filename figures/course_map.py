@@ -16,8 +16,8 @@ ALT = (
     "query, key and value, causal attention, an output Pattention, a second norm and a feed-forward Pattention, each "
     "half added to its input, and at the end norm, logits and loss. Lesson 01 is at attention, 02 and 03 at the "
     "Pattentions, 04 at the gradients that flow back from the loss, 05 at the whole, 00 where characters go in, 10 "
-    "where images do instead; 06 grows the Pattentions, 09 looks inside them, 07 counts all costs, 08 moves it to GPUs, 11 "
-    "asks what else tokens are good for."
+    "where images do instead; 06 grows the Pattentions, 09 looks inside them, 07 counts all costs, 08 moves it to "
+    "GPUs, 11 asks what else tokens are good for."
 )
 PLAIN, TOKENS, ATTENTION = "#e8e8e8", plot.PALETTE[6], plot.PALETTE[5]
 BOXES = (  # x, label, color; all on one line
