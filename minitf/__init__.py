@@ -110,8 +110,9 @@ from .vision import (
     image_forward,
     image_loss_and_grads,
     init_image_params,
+    overlap_patches,
     patch_embedding_backward,
     patch_embedding_forward,
-    shift_images,
     train_image_model,
+    warp_images,
 )

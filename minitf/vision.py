@@ -60,6 +60,27 @@ def join_patches(patches, shape):
     return grid.swapaxes(-2, -3).reshape(shape)
 
 
+def overlap_patches(images, patch_size, margin):
+    """Larger images whose patches, of patch_size + 2·margin pixels a side, overlap: each repeats a margin of its
+    neighbors, black outside. (..., H, W) -> (..., H/patch_size · side, W/patch_size · side)
+
+    A model that reads patches of that side then sees the strokes that cross from one patch to the next.
+
+    >>> overlap_patches(np.array([[1.0, 2.0, 3.0]]), patch_size=1, margin=1)[1]
+    array([0., 1., 2., 1., 2., 3., 2., 3., 0.])
+    """
+    cut_patches(images, patch_size)
+    xp, margin = array_module(images), check_number("margin", margin, low=0, whole=True)
+    *batch_shape, height, width = images.shape
+    padded = xp.zeros((*batch_shape, height + 2 * margin, width + 2 * margin), images.dtype)
+    padded[..., margin : margin + height, margin : margin + width] = images
+    window = xp.arange(patch_size + 2 * margin)
+    rows, columns = (
+        (xp.arange(0, length, patch_size)[:, None] + window).reshape(-1) for length in (height, width)
+    )
+    return padded[..., rows[:, None], columns]
+
+
 class PatchEmbeddingCache(NamedTuple):
     image_shape: tuple
     linear: tuple
@@ -219,32 +240,64 @@ def evaluate_images(params, images, labels, config, causal=False):
 # --------------------------------------------------------------------------------------------- training
 
 
-def shift_images(images, shift, rng):
-    """Every image (n, H, W) moved by up to `shift` pixels up or down and left or right, at random; black comes in.
+def warp_images(images, rng, shift=0.0, turn=0.0, stretch=0.0, slant=0.0):
+    """Every image (n, H, W) moved, turned, stretched and slanted a little, at random; black comes in from outside.
 
-    A digit that stands elsewhere is the same digit: training pictures that move are more pictures.
+    A digit that leans is the same digit: training pictures that change are more pictures, and other people's. The
+    limits: shift in pixels, turn in degrees, stretch of height and width by factors up to exp(stretch), slant in
+    columns per row. A pixel between others has their bilinear mean.
+    Raises TypeError or ValueError for images that are not (n, H, W), and for a limit below 0 or above the size of an
+    image, 180, 1, 1.
     """
-    xp, shift = float_module(images=images), check_number("shift", shift, low=0, whole=True)
+    xp = float_module(images=images)
+    if images.ndim != 3:
+        raise ValueError(f"images have shape {images.shape}: pass (n, H, W)")
     n, height, width = images.shape
-    padded = xp.zeros((n, height + 2 * shift, width + 2 * shift), images.dtype)
-    padded[:, shift : shift + height, shift : shift + width] = images
-    top, left = (xp.asarray(rng.integers(0, 2 * shift + 1, (n, 1, 1))) for _ in range(2))
-    rows, columns = top + xp.arange(height)[:, None], left + xp.arange(width)
-    return padded[xp.arange(n)[:, None, None], rows, columns]
+    shift = check_number("shift", shift, low=0, high=max(height, width))
+    turn = check_number("turn", turn, low=0, high=180)
+    stretch, slant = check_number("stretch", stretch, low=0, high=1), check_number("slant", slant, 0, 1)
+    draws = rng.uniform(-1, 1, (6, n, 1, 1))
+    up, left = shift * draws[:2]
+    tall, wide = np.exp(stretch * draws[2:4])
+    angle, lean = math.radians(turn) * draws[4], slant * draws[5]
+    y = np.arange(height)[:, None] - (height - 1) / 2  # from the center
+    x = np.arange(width) - (width - 1) / 2
+    # where the pixel (y, x) of the result lies in the image
+    rows = np.cos(angle) * tall * y - np.sin(angle) * wide * x + up
+    columns = (np.sin(angle) * tall + lean) * y + np.cos(angle) * wide * x + left
+    return _between(images, xp.asarray(rows + (height - 1) / 2), xp.asarray(columns + (width - 1) / 2))
 
 
-def train_image_model(params, config, images, labels, settings, heldout=None, shift=0, causal=False):
+def _between(images, rows, columns):
+    """Bilinear values of images (n, H, W) at fractional rows and columns (n, H, W), 0 outside."""
+    xp, (n, height, width) = array_module(images), images.shape
+    padded = xp.zeros((n, height + 2, width + 2), images.dtype)
+    padded[:, 1:-1, 1:-1] = images
+    rows, columns = xp.clip(rows + 1, 0, height + 1), xp.clip(columns + 1, 0, width + 1)
+    top, left = xp.minimum(rows.astype(int), height), xp.minimum(columns.astype(int), width)
+    down, right = (rows - top).astype(images.dtype), (columns - left).astype(images.dtype)
+    image = xp.arange(n)[:, None, None]
+    above, below = (
+        padded[image, row, left] * (1 - right) + padded[image, row, left + 1] * right
+        for row in (top, top + 1)
+    )
+    return above * (1 - down) + below * down
+
+
+def train_image_model(params, config, images, labels, settings, heldout=None, augment=None, causal=False):
     """Train an image classifier; returns TrainResult. The params passed in are not changed.
 
     images: (n, H, W) and labels: (n,) on the device of the params; heldout: such a pair, whose loss and accuracy
     go into every line of the history. settings: a TrainConfig, as for `train_model`; batches depend on its seed
-    and the step alone. shift: training images move by up to so many pixels (`shift_images`). causal: as in
-    `image_forward`.
+    and the step alone. augment(images, rng) -> images is what every batch goes through, `warp_images` say. causal:
+    as in `image_forward`.
     Raises TrainingDiverged where the loss is not finite.
     """
     check_image_params(params, config)
     if not isinstance(settings, TrainConfig):
         raise TypeError(f"settings is a {type(settings).__name__}: pass a TrainConfig")
+    if not (augment is None or callable(augment)):
+        raise TypeError(f"augment is {augment!r}: pass a function of images and a random generator")
     xp = array_module(images=images, labels=labels)
     float_module(images=images)
     if images.ndim != 3 or len(images) == 0:
@@ -256,8 +309,8 @@ def train_image_model(params, config, images, labels, settings, heldout=None, sh
     def gradients(params, step):
         rng = np.random.default_rng((settings.seed, step))
         rows = xp.asarray(rng.integers(0, len(images), settings.batch_size))
-        moved = shift_images(images[rows], shift, rng)
-        return image_loss_and_grads(params, moved, labels[rows], config_at(step, config, settings), causal)
+        batch = images[rows] if augment is None else augment(images[rows], rng)
+        return image_loss_and_grads(params, batch, labels[rows], config_at(step, config, settings), causal)
 
     losses, history = [], []
     steps = descend(params, gradients, settings)

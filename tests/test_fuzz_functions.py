@@ -180,6 +180,11 @@ CALLS = {
     ),
     "full_attention": (pair(attention, "full_attention"), {**THREE, "n_heads": 2, "dout": draw(2, 4, 8)}),
     "cut_patches": (vision.cut_patches, {"images": draw(3, 4, 6), "patch_size": 2}),
+    "overlap_patches": (vision.overlap_patches, {"images": draw(3, 4, 6), "patch_size": 2, "margin": 1}),
+    "warp_images": (
+        lambda **a: vision.warp_images(rng=np.random.default_rng(1), **a),
+        {"images": draw(3, 4, 6), "shift": 0.5, "turn": 10.0, "stretch": 0.1, "slant": 0.1},
+    ),
     "patch_embedding": (
         pair(vision, "patch_embedding"),
         {"images": draw(2, 4, 6), "weight": draw(5, 4), "position": draw(6, 5), "dout": draw(2, 6, 5)},
@@ -195,7 +200,7 @@ CALLS = {
     ),  # an accuracy jumps where logits tie
     "train_image_model": (
         lambda **a: vision.train_image_model(**a)[0],
-        IMAGE | {"settings": train.TrainConfig(steps=2, batch_size=2), "shift": 1},
+        IMAGE | {"settings": train.TrainConfig(steps=2, batch_size=2)},
     ),
     "causal_attention with past": (
         lambda **a: attention.causal_attention_forward(**a)[0],

@@ -190,20 +190,57 @@ def test_training_learns_repeats_exactly_and_leaves_its_inputs_alone(config):
     assert again.history == result.history
 
 
-def test_shifted_images_are_the_images_in_every_place_that_they_can_reach():
-    image = np.zeros((1, 4, 6))
-    image[0, 1, 2] = 1.0
-    images = np.repeat(image, 200, axis=0)
-    moved = vision.shift_images(images, 1, np.random.default_rng(0))
-    assert moved.sum(axis=(1, 2)).tolist() == [1.0] * 200
-    _, rows, columns = np.nonzero(moved)
-    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == {
-        (i, j) for i in (0, 1, 2) for j in (1, 2, 3)
-    }
-    assert np.array_equal(vision.shift_images(images, 0, np.random.default_rng(0)), images)
-    corner = np.zeros((50, 4, 6))
-    corner[:, 0, 0] = 1.0
-    assert vision.shift_images(corner, 1, np.random.default_rng(0)).sum() < 50  # some were pushed out
+class Most:
+    """In place of a random generator: every draw is at its upper limit, or at its lower one."""
+
+    def __init__(self, end=1):
+        self.end = end
+
+    def uniform(self, low, high, shape):
+        return np.full(shape, {1: high, -1: low}[self.end])
+
+
+def test_warped_images_are_moved_turned_stretched_and_slanted_about_their_center():
+    image = np.random.default_rng(0).random((1, 5, 5))
+    assert np.array_equal(vision.warp_images(image, Most()), image)
+    moved = vision.warp_images(image, Most(), shift=1)
+    assert np.allclose(moved[0, :-1, :-1], image[0, 1:, 1:]) and not moved[0, -1].any()
+    back = vision.warp_images(image, Most(-1), shift=1)
+    assert np.allclose(back[0, 1:, 1:], image[0, :-1, :-1]) and not back[0, :, 0].any()
+    half = vision.warp_images(image, Most(), shift=0.5)
+    assert half[0, 1, 2] == pytest.approx(image[0, 1:3, 2:4].mean())
+    turned = vision.warp_images(image, Most(), turn=90)
+    assert np.allclose(turned[0], np.rot90(image[0], k=-1))
+    small = vision.warp_images(image, Most(), stretch=np.log(2))
+    assert np.allclose(small[0, 1:4, 1:4], image[0, ::2, ::2]) and not small[0, 0].any()
+    slanted = vision.warp_images(image, Most(), slant=1)
+    assert np.allclose(slanted[0, 2], image[0, 2])
+    assert np.allclose(slanted[0, 3, :-1], image[0, 3, 1:]) and np.allclose(
+        slanted[0, 1, 1:], image[0, 1, :-1]
+    )
+
+
+def test_every_image_is_warped_in_its_own_way_and_stays_a_picture():
+    images = np.full((50, 4, 6), 0.5, np.float32)
+    limits = {"shift": 1.0, "turn": 20.0, "stretch": 0.2, "slant": 0.2}
+    warped = vision.warp_images(images, np.random.default_rng(0), **limits)
+    assert warped.dtype == np.float32 and warped.min() >= 0 and warped.max() <= 0.5 + 1e-6
+    assert len({image.tobytes() for image in warped}) == 50
+    again = vision.warp_images(images, np.random.default_rng(0), **limits)
+    assert np.array_equal(again, warped) and (images == 0.5).all()
+
+
+def test_overlapping_patches_are_the_patches_and_a_margin_of_their_neighbors():
+    images = np.random.default_rng(0).random((3, 4, 6))
+    larger = vision.overlap_patches(images, 2, 1)
+    assert larger.shape == (3, 8, 12)
+    patches = vision.cut_patches(larger, 4).reshape(3, 2, 3, 4, 4)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
+    for row in range(2):
+        for column in range(3):
+            expected = padded[:, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4]
+            assert np.array_equal(patches[:, row, column], expected)
+    assert np.array_equal(vision.overlap_patches(images, 2, 0), images)
 
 
 def test_annealing_moves_tau_to_its_end():
@@ -226,6 +263,14 @@ def test_a_loss_that_is_no_number_stops_the_run():
         vision.train_image_model(params, config, images, labels, replace(SETTINGS, steps=4))
 
 
+def test_an_augmentation_is_a_function():
+    images, labels = bars(8)
+    config = replace(helpers.IMAGE_CONFIGS["transformer"], vocab_size=2)
+    params = vision.init_image_params(config, 2)
+    with pytest.raises(TypeError, match="augment is 1: pass a function"):
+        vision.train_image_model(params, config, images, labels, SETTINGS, augment=1)
+
+
 # ---------------------------------------------------------------------------------------- on the device
 
 
@@ -234,11 +279,18 @@ def test_everything_runs_on_the_stand_in_for_cupy(name):
     params, images, labels, config = small(name)
     settings = replace(SETTINGS, steps=3, eval_every=2)
     batch = images, labels
-    expected = vision.train_image_model(params, config, *batch, settings, batch, shift=1)
+
+    def augment(images, rng):
+        warped = vision.warp_images(images, rng, shift=0.5, turn=10, stretch=0.1, slant=0.1)
+        return vision.overlap_patches(warped, patch_size=2, margin=0)
+
+    expected = vision.train_image_model(params, config, *batch, settings, batch, augment)
     with fake_cupy.installed():
         device_batch = tuple(map(fake_cupy.asarray, batch))
         device_params = to_device(params, "cuda")
-        result = vision.train_image_model(device_params, config, *device_batch, settings, device_batch, 1)
+        result = vision.train_image_model(
+            device_params, config, *device_batch, settings, device_batch, augment
+        )
         for _, leaf in tree_items(result.params):
             assert isinstance(leaf, fake_cupy.ndarray)
         assert helpers.fingerprint(to_host(result.params)) == helpers.fingerprint(expected.params)
@@ -276,6 +328,13 @@ ERRORS = {
     "untied": (lambda: vision.init_image_params(replace(CONFIG, tied=False), 2), "use tied=True"),
     "other images": (lambda: vision.image_forward(PARAMS, np.zeros((2, 4, 4)), CONFIG), "position has shape"),
     "no images": (lambda: vision.image_forward(PARAMS, IMAGES[:0], CONFIG), "at least one image"),
+    "patches to overlap that do not tile": (lambda: vision.overlap_patches(IMAGES, 4, 1), "do not tile"),
+    "a margin below 0": (lambda: vision.overlap_patches(IMAGES, 2, -1), "margin"),
+    "one image to warp": (
+        lambda: vision.warp_images(IMAGES[0], np.random.default_rng(0)),
+        r"images have shape \(4, 6\): pass \(n, H, W\)",
+    ),
+    "a turn below 0": (lambda: vision.warp_images(IMAGES, np.random.default_rng(0), turn=-1), "turn"),
     "labels of other length": (
         lambda: vision.train_image_model(PARAMS, CONFIG, IMAGES, LABELS[:2], SETTINGS),
         r"labels has shape \(2,\), but \(3,\)",
