@@ -5,7 +5,8 @@
 
 Every engine gets the same weights and the same batch, and does forward, backward and AdamW. One step of each in
 turn, so that a noisy machine disturbs all alike; medians are reported. Two limits stand beside them: the same
-matrix products alone in the same BLAS, and the largest speed that one big product reaches.
+matrix products alone in the same BLAS (torch's MKL where the twins use MKL, since it has threads for a whole
+product), and the largest speed that one big product reaches.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from minitf import (
     tree_items,
     tree_map,
 )
-from minitf.kernels.cpu.common import compiled
+from minitf.kernels.cpu.common import compiled, uses_mkl
 from minitf.train import progress
 
 STEM = Path(__file__).with_suffix("")
@@ -140,18 +141,28 @@ def products_engine(config, batch_size):
     def array(shape):
         return rng.standard_normal(shape, dtype=np.float32)
 
+    matmul, of_library = multiplier()
     products = [(array(left), array(right)) for left, right in sorted(set(counter.shapes))]
     products = [
-        (left, right, left @ right, counter.shapes.count((left.shape, right.shape)))
+        (*map(of_library, (left, right, left @ right)), counter.shapes.count((left.shape, right.shape)))
         for left, right in products
     ]
 
     def step():
         for left, right, out, times in products:
             for _ in range(times):
-                np.matmul(left, right, out=out)
+                matmul(left, right, out=out)
 
     return step
+
+
+def multiplier():
+    """matmul in the BLAS of the twins, and what makes its arguments of NumPy's arrays."""
+    if uses_mkl():
+        import torch
+
+        return torch.matmul, torch.from_numpy
+    return np.matmul, np.asarray
 
 
 ENGINES = {
@@ -205,12 +216,13 @@ def measure_size(config, batch_size, engines, repeats):
 
 def peak_flops(size=2048, repeats=7):
     """FLOP/s of one large float32 product in this BLAS: the machine's speed, for all practical purposes."""
+    matmul, of_library = multiplier()
     a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
-    out = np.empty_like(a)
+    a, out = of_library(a), of_library(np.empty_like(a))
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        np.matmul(a, a, out=out)
+        matmul(a, a, out=out)
         times.append(time.perf_counter() - start)
     return 2 * size**3 / min(times)
 
@@ -234,6 +246,8 @@ def peak_bytes():
 
 
 def print_memory(engine, name):
+    import torch  # noqa: F401  (the twins take MKL only after it)
+
     config, batch_size = SIZES[name]
     step = ENGINES[engine](config, batch_size)
     ENGINES[engine](*SIZES["Tokenformer 0.1M"])()  # loads what the engine loads once
@@ -244,7 +258,7 @@ def print_memory(engine, name):
 
 
 def run(repeats):
-    import torch
+    import torch  # before the first step: the twins take MKL only after it
 
     load = round(os.getloadavg()[0], 1)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -281,6 +295,7 @@ def run(repeats):
             "numpy": np.__version__,
             "torch": torch.__version__,
             "numba": version("numba") if compiled(np.float32) is not None else None,
+            "mkl": version("mkl") if uses_mkl() else None,
         },
         "load_before": load,
         "priority": priority(),

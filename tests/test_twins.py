@@ -1,5 +1,6 @@
 """Every fused twin of `minitf.kernels.cpu` against the formula that it stands for, and the threads below it."""
 
+import importlib.metadata
 import math
 import os
 import subprocess
@@ -13,11 +14,12 @@ import pytest
 from minitf import attention, ops, optim, pattention
 from minitf.kernels import memory, resting, threads
 from minitf.kernels.cpu import BACKWARD, FORWARD
-from minitf.kernels.cpu.common import compiled
+from minitf.kernels.cpu.common import compiled, uses_mkl
 from minitf.kernels.cpu.gelu import ERF_COEFFICIENTS
 
 MODULES = (ops, pattention, attention, optim)
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}  # relative to the largest entry
+needs_loops = pytest.mark.skipif(compiled(np.float32) is None, reason="needs numba and SciPy")
 
 
 def formula(name):
@@ -363,7 +365,7 @@ def script(code, **environment):
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env=environment,
     )
     assert done.returncode == 0, done.stderr
@@ -387,7 +389,7 @@ def test_a_forked_child_works_and_the_interpreter_ends(dtype):
     ) == ["0"]
 
 
-@pytest.mark.skipif(compiled(np.float32) is None, reason="needs numba and SciPy")
+@needs_loops
 def test_numba_keeps_the_number_of_threads_that_its_user_set(any_threads):
     numba = pytest.importorskip("numba")
     threads.set_num_threads(1)
@@ -398,3 +400,66 @@ def test_numba_keeps_the_number_of_threads_that_its_user_set(any_threads):
         "SciPy's BLAS is one of them"
     )
     assert len(threads._state.blas) >= 2
+
+
+# ------------------------------------------------------------------------------------- the product of the loops
+
+
+def at(offset, array):
+    """A copy that begins `offset` numbers after a cache line."""
+    memory = np.empty(array.size + 32, array.dtype)
+    start = -memory.ctypes.data % 64 // 4 + offset
+    copy = memory[start : start + array.size].reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@needs_loops
+@pytest.mark.parametrize("m, n, k", [(1, 1, 1), (5, 1, 3), (1, 6, 4), (7, 5, 1), (64, 32, 50), (67, 65, 300)])
+def test_product_of_views_and_their_transposes(m, n, k):
+    loops, rng = compiled(np.float32), np.random.default_rng(0)
+    for turned_left, turned_right, add in product((False, True), repeat=3):
+        left, right, before = (rng.standard_normal(s, np.float32) for s in ((m, k), (k, n), (m, n)))
+        wanted = np.float64(left) @ right + (before if add else 0)
+        runs = []
+        for offset in range(0, 16, 5):  # nor does it matter where in memory they lie
+            a = at(offset, left.T).T if turned_left else at(offset, left)
+            b = at(offset, right.T).T if turned_right else at(offset, right)
+            wide = np.full((m, n + 3), 7, np.float32)
+            wide[:, :n] = before
+            loops.product(a, b, wide[:, :n], add)
+            close(wide[:, :n], np.float32(wanted), 1e-5)
+            assert (wide[:, n:] == 7).all()
+            runs.append(wide)
+        assert all(np.array_equal(other, runs[0]) for other in runs)
+
+
+def is_installed(name):
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@needs_loops
+def test_compiled_twins_multiply_by_the_other_blas_too():
+    """The loops of a process have one product: another process runs their tests with the other one."""
+    if not is_installed("mkl"):
+        pytest.skip("needs mkl: the loops multiply by SciPy's BLAS alone")
+    other = not uses_mkl()
+    torch = "import torch\n" if is_installed("torch") else ""  # MKL waits for it
+    code = (
+        f"{torch}import sys, pytest\nfrom minitf.kernels.cpu.common import uses_mkl\nassert uses_mkl() is {other}\n"
+        "options = ['-q', '-p', 'no:cacheprovider', '-k', 'numba and (linear or attention) or product_of']\n"
+        f"sys.exit(pytest.main([*options, {__file__!r}]))"
+    )
+    script(code, MINITF_MKL=str(int(other)))  # fails where a test does, or none runs
+
+
+@needs_loops
+def test_mkl_does_not_come_before_torch_nor_unasked():
+    if not is_installed("torch"):
+        pytest.skip("without torch installed, MKL need not wait for it")
+    show = "from minitf.kernels.cpu.common import uses_mkl\nprint(uses_mkl())"
+    assert script(show) == ["False"]
+    assert script(f"import torch\n{show}", MINITF_MKL="0") == ["False"]

@@ -65,13 +65,22 @@ def compiled(dtype):
     return _import_loops()
 
 
+def uses_mkl():
+    """Whether the compiled loops multiply by MKL (see `blas`)."""
+    if compiled(np.float32) is None:
+        return False
+    from .blas import USES_MKL
+
+    return USES_MKL
+
+
 @functools.cache
 def _import_loops():
     try:
         from . import loops
     except ImportError:
         return None
-    find_blas()  # SciPy has one of its own
+    find_blas()  # SciPy has one of its own, MKL may have come
     return loops
 
 

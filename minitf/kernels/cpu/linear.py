@@ -7,7 +7,7 @@ import numpy as np
 from ..memory import empty
 from ..threads import run
 from .common import as_rows, compiled, gradient, plain
-from .products import Lanes, add_products, product_blocks
+from .products import Lanes, add_products, gradient_rows, product_blocks
 
 
 class LinearCache(NamedTuple):
@@ -43,17 +43,18 @@ def linear_backward(dout, cache):
     rows, weight_c = as_rows(x), np.ascontiguousarray(weight)
     drows = as_rows(gradient(dout, (*x.shape[:-1], len(weight)), x.dtype))
     dx = empty(rows.shape, x.dtype)
-
-    lanes = Lanes(len(rows), len(weight), [weight])
-
-    def backward(part, sums, first):
-        np.matmul(drows[part], weight_c, out=dx[part])
-        add_products([(drows[part], rows[part])], sums, first)
-
     if compiled(x.dtype) is not None:
-        compiled(x.dtype).linear_backward(*lanes.sizes, drows, rows, weight_c, dx, *lanes.sums)
+        dweight = empty(weight.shape, x.dtype)
+        size, share = product_blocks(len(rows), len(weight))[0].stop, gradient_rows(len(weight))
+        compiled(x.dtype).linear_backward(size, share, drows, rows, weight_c, dx, dweight)
     else:
+        lanes = Lanes(len(rows), len(weight), [weight])
+
+        def backward(part, sums, first):
+            np.matmul(drows[part], weight_c, out=dx[part])
+            add_products([(drows[part], rows[part])], sums, first)
+
         lanes.run(backward)
-    (dweight,) = lanes.total()
+        (dweight,) = lanes.total()
     dx = dx.reshape(x.shape)
     return (dx, dweight) if bias is None else (dx, dweight, drows.sum(axis=0))

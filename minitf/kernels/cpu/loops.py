@@ -3,8 +3,7 @@
 A compiled loop reads and writes each number once, where NumPy makes a pass over the block for every operation.
 And a compiled twin, matrix products included, runs without the GIL on threads of numba's own, which wait for the
 next call awake: to hand a block to a sleeping Python thread and to wait for it costs some 200 µs, as long as a
-block itself takes. np.dot in compiled code is SciPy's BLAS. Each function stands at the top of the module:
-numba's cache on disk finds no others.
+block itself takes. Each function stands at the top of the module: numba's cache on disk finds no others.
 """
 
 import functools
@@ -12,10 +11,10 @@ import math
 import threading
 
 import numpy as np
-import scipy.linalg.cython_blas  # noqa: F401  (np.dot in compiled code needs it)
 from numba import config, get_num_threads, get_thread_id, njit, prange, set_num_threads
 
 from .. import threads
+from .blas import TRANSPOSED, sgemm
 
 f4, i4 = np.float32, np.int32
 
@@ -63,6 +62,32 @@ def team(function):
                 set_num_threads(before)
 
     return on_threads
+
+
+@jit
+def leading(a):
+    """Whether the matrix is a transposed view, and the distance of its rows, or of its columns then."""
+    transposed = a.strides[1] != 4
+    return int(transposed), max(a.strides[1 if transposed else 0] // 4, a.shape[0 if transposed else 1])
+
+
+@jit
+def product(left, right, out, add=False):
+    """out = left @ right, added to what is in out if `add`; rows or columns of left and right are contiguous."""
+    numbers = np.empty(8, i4)
+    left_kind, numbers[0] = leading(left)
+    right_kind, numbers[1] = leading(right)
+    numbers[2] = leading(out)[1]
+    numbers[3], numbers[4], numbers[5] = out.shape[0], out.shape[1], left.shape[1]
+    factors = numbers[6:].view(f4)
+    factors[0], factors[1] = ONE, ONE if add else ZERO
+    # sgemm has columns for rows: outᵀ = rightᵀ @ leftᵀ
+    sgemm(
+        TRANSPOSED[right_kind:].ctypes, TRANSPOSED[left_kind:].ctypes,
+        numbers[4:].ctypes, numbers[3:].ctypes, numbers[5:].ctypes,
+        factors.ctypes, right.ctypes, numbers[1:].ctypes, left.ctypes, numbers.ctypes,
+        factors[1:].ctypes, out.ctypes, numbers[2:].ctypes,
+    )  # fmt: skip
 
 
 @jit
@@ -164,13 +189,13 @@ def l2_norm_gelu_backward(dweights, a, slope, inverse, half_tau):
 @jit
 def pattention_block(x, key, value, tau, scores, inverse, out, weights):
     """l2_norm_gelu of some rows; False where a norm is so large or small that the formula has to do it."""
-    np.dot(x, key.T, scores)
+    product(x, key.T, scores)
     for i in range(len(x)):
         inverse[i] = ONE / np.sqrt(square_norm(scores[i]))
         if not SAFE_LOW < inverse[i] < SAFE_HIGH:
             return False
     gelu_alone(scores, tau * inverse, weights)
-    np.dot(weights, value, out)
+    product(weights, value, out)
     return True
 
 
@@ -184,41 +209,52 @@ def pattention(size, x, key, value, tau, scores, inverse, out, safe, room):
 
 
 @jit
-def add_product(left, right, total, first):
-    """total += leftᵀ @ right; it starts with it where `first`."""
-    if first:
-        np.dot(left.T, right, total)
-    else:
-        total += np.dot(left.T, right)
+def add_transposed(size, start, left, right, out):
+    """out = leftᵀ @ right[:len(left)] or, for a later start, out += leftᵀ @ right[start:][:len(left)].
+
+    One block of `size` rows after the other, so that where a start lies changes no bit.
+    """
+    for a in range(0, len(left), size):
+        b = min(a + size, len(left))
+        product(left[a:b].T, right[start + a : start + b], out, start + a > 0)
 
 
 @jit
-def pattention_block_backward(dout, x, key, value, tau, scores, inverse, dx, dkey, dvalue, first, room):
-    """The share of the weight gradients is stored where `first`, else added.
+def pattention_block_backward(dout, x, key, value, tau, scores, inverse, dx, weights, dscores, slope):
+    """dx of some rows; weights and dscores are what the gradients of value and key need.
 
     Weights and slope are computed again: that is faster than to write them to memory and to read them.
     """
-    weights, slope = room[0, : len(x)], room[1, : len(x)]
     gelu_rows(scores, tau * inverse, weights, slope)
-    add_product(weights, dout, dvalue, first)
-    dscores = weights  # the weights are done with
-    np.dot(dout, value.T, dscores)
+    product(dout, value.T, dscores)
     l2_norm_gelu_backward(dscores, scores, slope, inverse, HALF * tau)
-    add_product(dscores, x, dkey, first)
-    np.dot(dscores, key, dx)
+    product(dscores, key, dx)
 
 
 @team
-def pattention_backward(size, lane, dout, x, key, value, tau, scores, inverse, dx, dkeys, dvalues, room):
-    """Lanes of `lane` blocks of `size` rows; dkeys, dvalues: the sums of each lane; room: (threads, 2, size, n)."""
-    for i in prange(len(dkeys)):
-        for j in range(lane):
-            a, b = (i * lane + j) * size, min((i * lane + j + 1) * size, len(x))
-            if a < b:
-                pattention_block_backward(
-                    dout[a:b], x[a:b], key, value, tau, scores[a:b], inverse[a:b], dx[a:b],
-                    dkeys[i], dvalues[i], j == 0, room[get_thread_id()],
-                )  # fmt: skip
+def pattention_backward(size, share, dout, x, key, value, tau, scores, inverse, dx, dkey, dvalue, room):
+    """Some blocks of `size` rows, then what they add to each block of `share` tokens; and the next blocks.
+
+    room: weights, dscores and slope of the rows that are worked on at once; their number changes no bit.
+    """
+    weights, dscores, slope = (
+        room[0],
+        room[1],
+        room[2],
+    )  # unpacked, numba would not know them to be contiguous
+    for start in range(0, len(x), len(weights)):
+        stop = min(start + len(weights), len(x))
+        for i in prange((stop - start + size - 1) // size):
+            c, d = i * size, min((i + 1) * size, stop - start)
+            a, b = start + c, start + d
+            pattention_block_backward(
+                dout[a:b], x[a:b], key, value, tau, scores[a:b], inverse[a:b], dx[a:b],
+                weights[c:d], dscores[c:d], slope[c:d],
+            )  # fmt: skip
+        for i in prange((len(key) + share - 1) // share):
+            first, last = i * share, min((i + 1) * share, len(key))
+            add_transposed(size, start, weights[: stop - start, first:last], dout, dvalue[first:last])
+            add_transposed(size, start, dscores[: stop - start, first:last], x, dkey[first:last])
 
 
 @team
@@ -226,29 +262,18 @@ def linear(size, x, weight, out):
     """Blocks of `size` rows of x @ weightᵀ."""
     for i in prange((len(x) + size - 1) // size):
         a, b = i * size, min((i + 1) * size, len(x))
-        np.dot(x[a:b], weight.T, out[a:b])
+        product(x[a:b], weight.T, out[a:b])
 
 
 @team
-def linear_backward(size, lane, dout, x, weight, dx, dweights):
-    """Lanes as in `pattention_backward`."""
-    for i in prange(len(dweights)):
-        for j in range(lane):
-            a, b = (i * lane + j) * size, min((i * lane + j + 1) * size, len(x))
-            if a < b:
-                np.dot(dout[a:b], weight, dx[a:b])
-                add_product(dout[a:b], x[a:b], dweights[i], j == 0)
-
-
-@team
-def sum_lanes(size, lanes, out):
-    """out = the sum of the rows of lanes, in blocks of columns."""
-    for i in prange((out.size + size - 1) // size):
-        a, b = i * size, min((i + 1) * size, out.size)
-        out[a:b] = lanes[0, a:b]
-        for lane in range(1, len(lanes)):
-            for j in range(a, b):
-                out[j] += lanes[lane, j]
+def linear_backward(size, share, dout, x, weight, dx, dweight):
+    """dx in blocks of `size` rows, dweight in blocks of `share` rows of its own."""
+    for i in prange((len(x) + size - 1) // size):
+        a, b = i * size, min((i + 1) * size, len(x))
+        product(dout[a:b], weight, dx[a:b])
+    for i in prange((len(weight) + share - 1) // share):
+        a, b = i * share, min((i + 1) * share, len(weight))
+        add_transposed(size, 0, dout[:, a:b], x, dweight[a:b])
 
 
 @team
@@ -327,7 +352,7 @@ def tile_weights(q, k, scale, start, shift, known, weights):
 
     It is 0 where |q| |k| shows that no score is large, else the row's maximum.
     """
-    np.dot(q, k.T, weights)
+    product(q, k.T, weights)
     z, bits = np.empty(weights.shape[1], f4), np.empty(weights.shape[1], i4)
     power = bits.view(f4)
     longest = ZERO
@@ -365,7 +390,7 @@ def attention_head(b, h, tile, query, key, value, cos, sin, q, k, v, shift, inve
         weights = tile_room(tiles[b, h], offset, stop - start, stop)
         offset += weights.size
         tile_weights(q_tile, k_seen, scale, start, shift_tile, False, weights)
-        product = np.dot(weights, v[b, h, :stop])
+        product(weights, v[b, h, :stop], out[b, start:stop, h])
         for i in range(stop - start):
             total = ZERO
             for j in range(stop):
@@ -373,7 +398,7 @@ def attention_head(b, h, tile, query, key, value, cos, sin, q, k, v, shift, inve
             total = ONE / total
             inverse[b, h, start + i] = total
             for j in range(q.shape[3]):
-                out[b, start + i, h, j] = product[i, j] * total
+                out[b, start + i, h, j] *= total
 
 
 @team
@@ -408,13 +433,14 @@ def attention_head_backward(
                 dheads[i, j] = d
                 total += d * out[b, start + i, h, j]
             along[i] = total
-        dv[:stop] += np.dot(weights.T, dheads)
-        dscores = np.dot(dheads, v[b, h, :stop].T)
+        product(weights.T, dheads, dv[:stop], True)
+        dscores = np.empty((stop - start, stop), f4)
+        product(dheads, v[b, h, :stop].T, dscores)
         for i in range(stop - start):
             for j in range(stop):
                 dscores[i, j] = scale * weights[i, j] * (dscores[i, j] - along[i])
-        np.dot(dscores, k_seen, dq[start:stop])
-        dk[:stop] += np.dot(dscores.T, q_tile)
+        product(dscores, k_seen, dq[start:stop])
+        product(dscores.T, q_tile, dk[:stop], True)
     turn_back(dq, b, h, cos, sin, dquery)
     turn_back(dk, b, h, cos, sin, dkey)
     dvalue[b, :, h] = dv

@@ -8,7 +8,7 @@ from ... import pattention
 from ..memory import empty, scratch
 from ..threads import get_num_threads, run
 from .common import as_rows, compiled, gradient, numbers, plain
-from .products import Lanes, add_products, product_blocks
+from .products import Lanes, add_products, gradient_rows, product_blocks
 from .theta import ThetaCache, ThetaRows, is_valid, theta_forward
 
 
@@ -115,8 +115,9 @@ def compiled_backward(dout, cache):
     x, key, value, scores, inverse, tau, _ = cache
     drows = as_rows(gradient(dout, (*x.shape[:-1], value.shape[1]), x.dtype))
     rows, key_c, value_c = as_rows(x), np.ascontiguousarray(key), np.ascontiguousarray(value)
-    lanes, dx = Lanes(len(rows), len(key), [key, value]), empty(rows.shape, x.dtype)
-    room = empty((get_num_threads(), 2, lanes.sizes[0], len(key)), x.dtype)
-    arrays = drows, rows, key_c, value_c, np.float32(tau), as_rows(scores), inverse, dx, *lanes.sums, room
-    compiled(x.dtype).pattention_backward(*lanes.sizes, *arrays)
-    return dx.reshape(x.shape), *lanes.total()
+    dx, dkey, dvalue = (empty(a.shape, x.dtype) for a in (rows, key, value))
+    size, share = product_blocks(len(rows), len(key))[0].stop, gradient_rows(len(key))
+    room = empty((3, min(get_num_threads() * size, len(rows)), len(key)), x.dtype)
+    arrays = drows, rows, key_c, value_c, np.float32(tau), as_rows(scores), inverse, dx, dkey, dvalue, room
+    compiled(x.dtype).pattention_backward(size, share, *arrays)
+    return dx.reshape(x.shape), dkey, dvalue

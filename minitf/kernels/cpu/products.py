@@ -4,7 +4,7 @@ import numpy as np
 
 from ..memory import empty, scratch
 from ..threads import blocks, run
-from .common import BLOCK, COMPILED_BLOCK, compiled
+from .common import BLOCK
 
 PRODUCT_ROWS = 512  # BLAS packs the matrix for every block of rows: shorter blocks multiply up to 10 % slower
 
@@ -12,6 +12,11 @@ PRODUCT_ROWS = 512  # BLAS packs the matrix for every block of rows: shorter blo
 def product_blocks(rows, width):
     """Blocks of rows to multiply by a matrix of `width` columns; four at least, where there are rows for it."""
     return blocks(rows, width, min(BLOCK, rows * width // 4), min(PRODUCT_ROWS, max(64, rows // 4)))
+
+
+def gradient_rows(n):
+    """How many of the n rows of a weight gradient one thread of the compiled loops takes at a time."""
+    return max(64, -(-n // 8))
 
 
 class Lanes:
@@ -27,11 +32,6 @@ class Lanes:
         self.lanes = blocks(count, 1, max(1, count // min(16, max(4, count // 4))))
         self.sums = [empty((len(self.lanes), *a.shape), a.dtype) for a in like]
 
-    @property
-    def sizes(self):
-        """Rows of a block and blocks of a lane; the last of each may be smaller."""
-        return self.blocks[0].stop, self.lanes[0].stop
-
     def run(self, backward):
         """backward(block, sums, first) stores its share in the sums where `first`, else adds it."""
 
@@ -45,11 +45,6 @@ class Lanes:
     def total(self):
         """The sums over all lanes, lane after lane."""
         results = [empty(total.shape[1:], total.dtype) for total in self.sums]
-        loops = compiled(results[0].dtype)
-        if loops is not None:
-            for total, out in zip(self.sums, results, strict=True):
-                loops.sum_lanes(COMPILED_BLOCK, total.reshape(len(total), -1), out.reshape(-1))
-            return results
         tasks = [
             (total, out, part)
             for total, out in zip(self.sums, results, strict=True)
