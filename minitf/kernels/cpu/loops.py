@@ -237,11 +237,8 @@ def pattention_backward(size, share, dout, x, key, value, tau, scores, inverse, 
 
     room: weights, dscores and slope of the rows that are worked on at once; their number changes no bit.
     """
-    weights, dscores, slope = (
-        room[0],
-        room[1],
-        room[2],
-    )  # unpacked, numba would not know them to be contiguous
+    # by number: of what is unpacked, numba does not know that it is contiguous
+    weights, dscores, slope = room[0], room[1], room[2]
     for start in range(0, len(x), len(weights)):
         stop = min(start + len(weights), len(x))
         for i in prange((stop - start + size - 1) // size):
