@@ -16,6 +16,8 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraint
 COURSE = $(VENV)/.course-is-installed
 TEST = $(VENV)/.test-is-installed
 GRADER = $(VENV)/.grader-is-installed
+HUB = $(VENV)/.hub-is-installed
+PROXY = build/hub/node_modules/configurable-http-proxy
 
 # lessons draw no progress bars when nobody watches
 unexport PYTHONPATH
@@ -27,12 +29,13 @@ course test: export OPENBLAS_NUM_THREADS = 1
 # numba (extra fast) is an option: everything is tested without it, the twins with it as well
 course test: export MINITF_NUMBA = 0
 
-.PHONY: help course test test-gpu lab figures experiments bench site release collect grade classroom-demo
+.PHONY: help course test test-gpu test-hub lab figures experiments bench site release collect grade classroom-demo
 
 help:  ## show this list
 	@echo "make course   run every lesson, redraw the figures, write build/course/index.html"
 	@echo "make test     everything CI runs: ruff, pytest with torch as the oracle, strict nbval"
 	@echo "make test-gpu the tests that need an NVIDIA GPU and CuPy"
+	@echo "make test-hub an assignment on a real JupyterHub; wants root, npm, node 20 and chromium"
 	@echo "make bench    time a training step beside torch, about 10 minutes; writes figures/speed.json"
 	@echo "make lab      JupyterLab on lesson 00"
 	@echo "make figures  redraw the figures from their stored data"
@@ -84,6 +87,17 @@ test: $(TEST)
 
 test-gpu: $(TEST)
 	MINITF_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/test_gpu.py
+
+$(HUB): $(COURSE)
+	@echo "adding JupyterHub and the test tools to $(VENV) (once)"
+	@$(PIP) -e '.[course,test,classroom,hub]'
+	@touch $@
+
+$(PROXY):
+	npm install --silent --no-fund --no-audit --prefix build/hub configurable-http-proxy@5
+
+test-hub: $(HUB) $(PROXY)
+	MINITF_HUB=1 $(BIN)/python -m pytest tests/e2e/test_jupyterhub.py
 
 bench: $(TEST)
 	$(BIN)/python figures/speed.py
