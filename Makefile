@@ -8,7 +8,8 @@ CLASS ?= class
 PS ?= ps1
 GRADE_ARGS ?=
 # in the order in which they use each other's runs
-EXPERIMENTS ?= cost_curves growth_mechanics regime_scan theta_ablation ffn_blocks context_cost
+EXPERIMENTS ?= cost_curves growth_mechanics regime_scan theta_ablation ffn_blocks context_cost digits \
+	top_k transfer merge device_cloud specialists
 WORKERS ?= 2
 
 BIN = $(VENV)/bin

@@ -340,7 +340,7 @@ def draw(stem=STEM):
     measured = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     results = Results(measured)
     plot.style()
-    fig = plt.figure(figsize=(12.6, 4.4))
+    fig = plt.figure(figsize=(10.6, 4.2))
     grid = fig.add_gridspec(2, 3, height_ratios=(1, 2.6), width_ratios=(1, 1.1, 1))
     draw_sizes(fig.add_subplot(grid[0, 0]), fig.add_subplot(grid[1, 0]), results)
     draw_shares(fig.add_subplot(grid[:, 1]), results)
@@ -373,7 +373,7 @@ def draw_sizes(above, below, results):
     for ax in (above, below):
         ax.set_xticks(ticks, plan.prefixes)
         ax.set_xlim(ticks[0] - 0.2, ticks[-1] + 0.2)
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=7)
     above.tick_params(labelbottom=False)
     above.set_title("every prefix a model?", fontsize=10)
     below.set(xlabel="attention tokens kept", ylabel="held-out loss (nats per character)")
@@ -395,7 +395,7 @@ def draw_shares(ax, results):
     plot.band(ax, *curve(results, PAIR, "expected gain"), "two models, expected gain", 0)
     ax.set(xlabel="share of positions at which the device asks", xlim=(-0.02, 1.02))
     ax.set_title("ask where you are unsure?", fontsize=10)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=7)
 
 
 def draw_bytes(ax, results, cost):
@@ -411,10 +411,11 @@ def draw_bytes(ax, results, cost):
         plot.band(ax, sent, losses[:, 1:], label, (2, 1, 3)[index])
     device = np.mean(list(results.side(LONG, "device").values()))
     ax.axhline(device, color="0.35", linestyle=":", linewidth=1)
-    ax.text(1, device, "device alone, 0 bytes ", fontsize=8, va="bottom", ha="left", color="0.35")
+    place = {"xy": (0.02, device), "xycoords": ("axes fraction", "data"), "va": "bottom"}
+    ax.annotate("device alone, 0 bytes", fontsize=7, color="0.35", **place)
     ax.set(xlabel="bytes sent per character, both ways", xscale="log")
-    ax.set_title("one set, expected gain: what it costs to ask", fontsize=10)
-    ax.legend(fontsize=8)
+    ax.set_title("what it costs to ask by expected gain", fontsize=10)
+    ax.legend(fontsize=7, loc="lower left")
 
 
 def curve_of(results, field):

@@ -40,12 +40,13 @@ from minitf.top_k import choose
 
 STEM = Path(__file__).with_suffix("")
 ALT = (
-    "Four panels. First: held-out loss against the FLOPs of training for layers that use the best k of n tokens, for "
-    "dense layers with as many FLOPs, and for the dense layer of all n. Second: the share of all choices that go to "
-    "the busiest tokens. Third and fourth: time of one layer, forward and backward, against k, for several ways to "
-    "multiply, with a dense layer and the count of FLOPs as lines, for a small and a large layer."
+    "Four panels. First: held-out loss of layers that use the best k of n tokens, beside dense layers of equal FLOPs, "
+    "with the dense layer of all n tokens as a gray line. Second: the share of all choices that go to the busiest "
+    "tokens. Third and fourth: time of one layer, forward and backward, over that of the dense layer, against k, for "
+    "several ways to multiply and for the count of FLOPs, in a small and a large layer."
 )
 SHARES = tuple(2.0**-i for i in range(6, -1, -1))  # of the tokens, busiest first, at which the load is kept
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 SHARING = 64  # rows that take the same tokens, in the one way to multiply that is no use for text
 
 
@@ -441,7 +442,7 @@ def draw(stem=STEM):
     measured = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     results = Results(measured)
     plot.style()
-    fig, axes = plt.subplots(2, 2, figsize=(9.6, 7.4))
+    fig, axes = plt.subplots(2, 2, figsize=(8.6, 6.8))
     draw_losses(axes[0, 0], results)
     draw_loads(axes[0, 1], results)
     plan = results.plan
@@ -454,36 +455,34 @@ def draw(stem=STEM):
 
 
 def draw_losses(ax, results):
+    """Pairs of equal FLOPs side by side, beside the dense layer of equal parameters."""
     plan, arms = results.plan, results.measured["arms"]
     whole = f"dense {plan.ffn_tokens}"
     lines = {
-        "dense": [f"dense {plan.twin(k)}" for k in plan.ks] + [whole],
+        "dense, equal FLOPs": [f"dense {plan.twin(k)}" for k in plan.ks],
         f"best k of {plan.ffn_tokens}": [f"top {k}" for k in plan.ks],
         f"experts of {plan.group} neighbors": [plan.grouped],
     }
     for index, (label, names) in enumerate(lines.items()):
-        flops = [arms[name]["flops"] / 1e12 for name in names]
         losses = np.array([list(results(name).values()) for name in names])
+        at = np.arange(len(plan.ks))[-len(names) :] + 0.16 * (index - 1)
         look = {"color": plot.PALETTE[index], "marker": plot.MARKERS[index]}
-        ax.plot(flops, losses.mean(axis=1), linestyle=plot.LINES[index], label=label, markersize=6, **look)
-        for x, ends in zip(flops, losses, strict=True):
+        ax.plot(at, losses.mean(axis=1), linestyle=plot.LINES[index], label=label, markersize=7, **look)
+        for x, ends in zip(at, losses, strict=True):
             ax.plot([x] * len(ends), ends, linestyle="none", markersize=3.5, alpha=0.5, **look)
-        for name, x, y in zip(names, flops, losses, strict=True):
-            above = index == 0 and name != whole
-            text = name.split()[1] if index == 0 else f"k = {name.split()[1]}"
-            ax.annotate(
-                text,
-                (x, y.max() if above else y.min()),
-                xytext=(0, 5 if above else -12),
-                textcoords="offset points",
-                color=plot.PALETTE[index],
-                fontsize=7.5,
-                ha="center",
-            )
-    ax.margins(0.1, 0.15)
-    ax.set(xlabel="training FLOPs that the choice needs (10¹²)", ylabel="held-out loss (nats per character)")
+    ends = list(results(whole).values())
+    ax.axhline(np.mean(ends), color="gray", label=f"{whole}, equal parameters")
+    ax.axhspan(min(ends), max(ends), color="gray", alpha=0.15, linewidth=0)
+    share = [arms[f"top {k}"]["flops"] / arms[whole]["flops"] for k in plan.ks]
+    ax.set_xticks(
+        range(len(plan.ks)),
+        [f"k = {k}, dense {plan.twin(k)}\n{s:.2f} of the FLOPs" for k, s in zip(plan.ks, share, strict=True)],
+        fontsize=8,
+    )
+    ax.set_xlim(-0.4, len(plan.ks) - 0.6)
+    ax.set_ylabel("held-out loss (nats per character)")
     ax.set_title("small marks: seeds", fontsize=9)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=7.5)
 
 
 def draw_loads(ax, results):
@@ -497,26 +496,34 @@ def draw_loads(ax, results):
     ax.set_xticks(SHARES, [f"1/{1 / s:g}" if s < 1 else "all" for s in SHARES])
     ax.minorticks_off()
     ax.set_title("mean and range of seeds and layers", fontsize=9)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.set_ylim(top=1.42)  # room for the legend
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.legend(fontsize=7.5, loc="upper left", ncol=2)
 
 
 def draw_times(ax, results, size, n):
     ks = results.plan.ks
     for index, way in enumerate(WAYS):
-        points = {}
-        for k in ks:
-            times = [t[way] for t in results.times(size, k).values() if way in t]
-            if times:
-                points[k] = times
-        if points:
-            plot.band(ax, list(points), np.array(list(points.values())).T, way, index)
-    lows = [np.mean([t["dense"] for t in results.times(size, k).values()]) for k in ks]
-    flops = [low * (2 * n + 10 * k) / (12 * n) for low, k in zip(lows, ks, strict=True)]
-    ax.plot(ks, flops, color="gray", linestyle="-", linewidth=1, marker="", label="dense, times FLOPs saved")
-    ax.set(xscale="log", yscale="log", xlabel="k, tokens that a row uses", ylabel="ms, forward and backward")
+        points = {k: over for k in ks if (over := ratios(results, size, k, way))}
+        if way == "dense" or not points:
+            continue
+        low, mean, high = np.array([(min(o), np.mean(o), max(o)) for o in points.values()]).T
+        look = {"color": plot.PALETTE[index], "marker": plot.MARKERS[index], "linestyle": plot.LINES[index]}
+        at = np.array(list(points)) * 1.03 ** (index - 3)  # bars beside each other
+        ax.errorbar(at, mean, (mean - low, high - mean), label=way, elinewidth=1, **look)
+    ax.axhline(1, color="black", label="dense")
+    ax.plot(
+        ks, [(2 * n + 10 * k) / (12 * n) for k in ks], color="gray", linestyle="-", marker="", label="FLOPs"
+    )
+    ax.set(xscale="log", yscale="log", xlabel="k, tokens that a row uses", ylabel="time over that of dense")
     ax.set_xticks(ks, ks)
+    ax.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
     ax.minorticks_off()
-    ax.yaxis.set_major_formatter("{x:g}")
+
+
+def ratios(results, size, k, way):
+    """Time of a way over that of the dense layer, for every round that timed it."""
+    return [t[way] / t["dense"] for t in results.times(size, k).values() if way in t]
 
 
 if __name__ == "__main__":

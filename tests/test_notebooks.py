@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = sorted((NOTEBOOKS / "src").glob("*.py"))
 PUZZLES = sorted((NOTEBOOKS / "src" / "puzzles").glob("*.py"))
-FIRST_LESSONS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
+FIRST_LESSONS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11")
 MAX_BYTES = 300_000
 
 

@@ -221,7 +221,7 @@ show(fig, alt=alt, digest=digest)
 # %% [markdown]
 # ## Where to go from here
 #
-# ![The parts of a TokenFormer from the characters to the loss, with the lesson that builds each: 01 attention, 02 the Pattentions, 03 the normalizer inside them, 04 the gradients, 05 the whole model, 06 how it grows, 07 what it costs, 08 how it moves to a GPU, 09 what is inside the tokens, 10 images instead of characters, 00 this page.](../figures/course_map.png)
+# ![The parts of a TokenFormer from the characters to the loss, with the lesson that builds each: 01 attention, 02 the Pattentions, 03 the normalizer inside them, 04 the gradients, 05 the whole model, 06 how it grows, 07 what it costs, 08 how it moves to a GPU, 09 what is inside the tokens, 10 images instead of characters, 11 open questions, 00 this page.](../figures/course_map.png)
 #
 # - **01 Compute attention by hand**: tokens that look at tokens, from three keys on paper to a causal head.
 # - **02 Turn a weight matrix into tokens**: Pattention by hand, beside the linear layer, the MLP and attention.
@@ -233,6 +233,7 @@ show(fig, alt=alt, digest=digest)
 # - **08 Move it to the GPU**: the same code on other arrays, and what a fused kernel saves.
 # - **09 Look inside parameter tokens**: which tokens fire, and which matter.
 # - **10 Go beyond text**: the same blocks read pictures.
+# - **11 Ask open questions**: the five hopes at the end of the paper, each with an experiment that can say no.
 #
 # Names of the paper, of the released code and of this course stand side by side in the [glossary](GLOSSARY.md).
 
