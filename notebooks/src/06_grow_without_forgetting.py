@@ -546,7 +546,9 @@ runs = {
 }
 control = np.array([run["heldout"] for run in runs.pop("no growth")])
 for recipe, seeds in runs.items():
-    jump = np.mean([run["birth"]["loss_after"] - run["birth"]["loss_before"] for run in seeds])
+    jump = np.mean(
+        [run["birth"]["loss_after"] - run["birth"]["loss_before"] for run in seeds]
+    )
     gap = np.array([run["heldout"] for run in seeds]) - control
     print(f"{recipe:20} birth {jump:+z.2f}, end {gap.min():+z.4f} to {gap.max():+z.4f}")
 

@@ -527,7 +527,12 @@ lines = ["| claim | mean (lowest to highest) | threshold | we expected | verdict
 lines += ["|---|---|---|---|---|"]
 for claim, word, *numbers in rows:
     mean, low, high = map(number, numbers)
-    cells = [claim.text, f"{mean} ({low} to {high})", claim.bound(), expected[claim.expected]]
+    cells = [
+        claim.text,
+        f"{mean} ({low} to {high})",
+        claim.bound(),
+        expected[claim.expected],
+    ]
     lines += [f"| {' | '.join(cells)} | **{word}** |"]
 display(Markdown("\n".join(lines)))
 
