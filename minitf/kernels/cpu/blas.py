@@ -40,7 +40,8 @@ def _mkl_sgemm():
     except (importlib.metadata.PackageNotFoundError, StopIteration, OSError):
         return None
     library.MKL_Set_Interface_Layer(0)  # 32-bit sizes, as in SciPy's
-    library.MKL_Set_Threading_Layer(1)  # no threads: the loops have their own
+    if library.MKL_Set_Threading_Layer(1) != 1:  # no threads, since the loops have their own
+        return None  # somebody uses it already, with threads
     library.MKL_CBWR_Set(2)  # where in memory a matrix lies changes no bit; measured to cost nothing
     return ctypes.cast(library.sgemm_, ctypes.c_void_p).value
 

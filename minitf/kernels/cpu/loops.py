@@ -6,6 +6,7 @@ next call awake: to hand a block to a sleeping Python thread and to wait for it 
 block itself takes. Each function stands at the top of the module: numba's cache on disk finds no others.
 """
 
+import contextlib
 import functools
 import math
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 from numba import config, get_num_threads, get_thread_id, njit, prange, set_num_threads
 
 from .. import threads
-from .blas import TRANSPOSED, sgemm
+from .blas import TRANSPOSED, USES_MKL, sgemm
 
 f4, i4 = np.float32, np.int32
 
@@ -53,7 +54,8 @@ def team(function):
 
     @functools.wraps(function)
     def on_threads(*args):
-        with _one_team, threads.single_threaded_blas():
+        # MKL has no threads here
+        with _one_team, contextlib.nullcontext() if USES_MKL else threads.single_threaded_blas():
             before = get_num_threads()
             set_num_threads(min(threads.get_num_threads(), config.NUMBA_NUM_THREADS))
             try:
