@@ -57,8 +57,9 @@ def main(stem, description, plans, run, draw, arguments=None, claims=(), results
             learn(store, stem.parent)
 
             def recorded(stages, description="runs"):
-                records = sweep(list(stages), store, executor, description)
-                runs.update((record["key"], summary(record)) for record in records)
+                stages = list(stages)
+                records = sweep(stages, store, executor, description)
+                runs.update((stage.key(), summary(store[stage])) for stage in with_parents(stages, store))
                 return records
 
             measured |= run(plan, recorded)
@@ -71,6 +72,14 @@ def main(stem, description, plans, run, draw, arguments=None, claims=(), results
     if claims:
         publish(options.out, claims, results, is_stored=options.out == stem)
     draw(options.out)
+
+
+def with_parents(stages, store):
+    """The stages and, from the last to the first, the stored ones that they go on from."""
+    for stage in stages:
+        while stage is not None and stage in store:
+            yield stage
+            stage = stage.parent
 
 
 def publish(stem, claims, results, is_stored):
