@@ -1,7 +1,7 @@
 """Device and cloud: one trained set of tokens, of which a device holds a prefix and asks the whole when it should.
 
     python figures/device_cloud.py --budget quick     a small version in under a minute: shows that everything works
-    python figures/device_cloud.py                    the full one, about 8 minutes; goes on where it was stopped
+    python figures/device_cloud.py                    the full one, 18 minutes on a busy machine; resumes
     python figures/device_cloud.py --redraw           draws and judges again from device_cloud.json
     python figures/device_cloud.py --predictions      writes the predictions into device_cloud.md, before any run
 
