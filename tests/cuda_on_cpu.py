@@ -277,8 +277,8 @@ class _Cupy(types.ModuleType):
         return value if isinstance(value, type | np.dtype) or not callable(value) else _function(value)
 
 
-def _zeros_like(x):
-    return asarray(np.zeros_like(x._a))
+def _zeros_like(x, shape=None):
+    return asarray(np.zeros_like(x._a, shape=shape))
 
 
 def fake_cupy():

@@ -149,7 +149,7 @@ answers("top_k")
 # ![Loss, load and time of a feed-forward layer that uses its best k tokens](../figures/top_k.png)
 #
 # **Explain.** At equal FLOPs the best 64 of 256 are ahead in the mean and not in every seed: within noise. The best 16 or 4 are not ahead. The fewer are chosen, the more tokens nobody
-# ever chooses: three quarters, at 4 of 256. And the FLOPs are saved on paper: in NumPy choosing 64 of 256 takes longer than multiplying everything. Only 16 of 2,048 save time, a third, where
+# ever chooses: three quarters, at 4 of 256. And the FLOPs are saved on paper: in NumPy choosing 64 of 256 takes longer than multiplying everything. Only 16 of 2,048 save time, a quarter, where
 # FLOPs fall to a sixth.
 #
 # ## 2. Can new tokens alone move a model?
