@@ -1,16 +1,15 @@
 """Assignments without nbgrader: the solution earns every point, the stub none, each mutant loses what it says.
 
-An assignment is a percent file, `notebooks/assignments/source/psN/psN.py`. A mutant is a wrong submission,
-`notebooks/assignments/mutants/psN/NAME.py`: its docstring names the mistake and the graded cells that it must
-lose, and under `# %% grade_id` stands what the student wrote in that cell. Other cells hold the solution.
-The cells run here one after the other, as in a notebook; the same through nbgrader is in tests/test_classroom.py.
+An assignment is a percent file, `notebooks/assignments/source/psN/psN.py`; `classroom/mutants.py` says what a mutant
+is. Cells that a mutant does not answer hold the solution. The cells run here one after the other, as in a notebook;
+the same through nbgrader is in tests/test_classes.py.
 """
 
-import ast
 import contextlib
 import functools
 import io
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,9 @@ jupytext = pytest.importorskip("jupytext")
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSIGNMENTS = ROOT / "notebooks" / "assignments"
+sys.path.insert(0, str(ASSIGNMENTS))
+from classroom.mutants import read_mutant, read_mutants  # noqa: E402
+
 NAMES = sorted(path.stem for path in (ASSIGNMENTS / "source").glob("ps*/ps*.py"))
 MUTANTS = sorted((ASSIGNMENTS / "mutants").glob("ps*/*.py"))
 STUB = "raise NotImplementedError()"
@@ -97,20 +99,8 @@ def mutant_id(path):
     return f"{path.parent.name}-{path.stem}"
 
 
-def answers(path):
-    """{grade_id: what the student wrote}."""
-    _, *parts = re.split(r"(?m)^# %% (\S+)\n", path.read_text(encoding="utf-8"))
-    return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-def loses(path):
-    """The graded cells that the docstring of a mutant names."""
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    return re.findall(r"[\w-]+", docstring.rpartition("loses:")[2])
-
-
 def submission(path):
-    wrote = answers(path)
+    wrote = read_mutant(path).answers
     return [cell._replace(source=wrote.get(cell.id, cell.source)) for cell in cells(path.parent.name)]
 
 
@@ -169,16 +159,16 @@ def test_the_untouched_release_earns_nothing(name):
 
 @pytest.mark.parametrize("path", MUTANTS, ids=mutant_id)
 def test_a_mutant_loses_what_it_says(path):
-    expected = loses(path)
-    assert expected and set(expected) <= set(automatic(path.parent.name))
-    assert sorted(failures(submission(path))) == sorted(expected)
+    expected = read_mutant(path).loses
+    assert expected <= set(automatic(path.parent.name))
+    assert failures(submission(path)).keys() == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_there_are_eight_mutants_and_every_automatic_cell_is_lost_by_one(name):
-    mutants = [path for path in MUTANTS if path.parent.name == name]
+    mutants = read_mutants(name)
     assert len(mutants) >= 8
-    assert {id for path in mutants for id in loses(path)} == set(automatic(name))
+    assert {id for mutant in mutants for id in mutant.loses} == set(automatic(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,5 +2,6 @@
 
 Read in this order: `confine` (what a submission can reach), `wire` (what may pass between it and the grader), `worker`
 (its side), `student` (our side), `apart` (the step of nbgrader that runs a notebook so); then `intake`, `assignment`,
-`grading` and what comes out, `export` and `items`. `course`, `collect` and `demo` make what goes in.
+`grading` and what comes out, `export`, `items` and `pages`. `course`, `mutants`, `collect`, `exchange` and `demo` make
+what goes in.
 """

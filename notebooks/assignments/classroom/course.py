@@ -1,14 +1,11 @@
 """A course folder for nbgrader, and what an assignment's source is made of.
 
 An assignment is written as notebooks/assignments/source/PS/PS.py, in jupytext's percent format with nbgrader's metadata
-in the headers of its cells. A mutant, a wrong submission, is notebooks/assignments/mutants/PS/NAME.py: its docstring
-says what is wrong and which cells it must lose ("loses: ps1-q1-values, ps1-q1-tau"), and a section `# %% GRADE_ID` holds
-what stands in that answer's cell instead of the solution.
+in the headers of its cells.
 """
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import jupytext
 import nbformat
@@ -16,19 +13,12 @@ from nbgrader.converters import GenerateAssignment
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from .assignment import Assignment
+from .mutants import ASSIGNMENTS, Mutant, read_mutant, read_mutants  # noqa: F401 (also part of a course)
 
-ASSIGNMENTS = Path(__file__).resolve().parents[1]
-LOSES = re.compile(r"loses:\s*([\w-]+(?:\s*,\s*[\w-]+)*)")
 MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION[ \t]*\n?", re.M)
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 NO_KERNEL = {"display_name": "make grade", "language": "python", "name": "make-grade"}
 MARK_SCHEME = re.compile(r"^=== BEGIN MARK SCHEME ===$.*?^=== END MARK SCHEME ===$", re.M | re.S)
-
-
-class Mutant(NamedTuple):
-    name: str
-    loses: frozenset  # grade_ids of the test cells that must notice it
-    answers: dict  # grade_id of an answer: its source
 
 
 class ForStudents(NbGraderPreprocessor):
@@ -82,23 +72,6 @@ def solutions(source):
         for cell in source.cells
         if cell.metadata.get("nbgrader", {}).get("solution")
     }
-
-
-def read_mutant(path):
-    """The wrong submission in a file; ValueError where its docstring does not say what it loses."""
-    head, *sections = re.split(r"^# %% *([\w-]+)\s*$\n", path.read_text(), flags=re.M)
-    loses = LOSES.search(" ".join(head.split()))
-    if not loses:
-        raise ValueError(f"{path.name}: the docstring has no 'loses: GRADE_ID, ...'")
-    answers = {
-        grade_id: source.strip() for grade_id, source in zip(sections[::2], sections[1::2], strict=True)
-    }
-    return Mutant(path.stem, frozenset(re.split(r"\s*,\s*", loses[1])), answers)
-
-
-def read_mutants(name):
-    """All mutants of an assignment, by name."""
-    return [read_mutant(path) for path in sorted((ASSIGNMENTS / "mutants" / name).glob("*.py"))]
 
 
 def submission(release, answers):
