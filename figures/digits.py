@@ -398,8 +398,7 @@ def draw(stem=STEM):
         line(ax, columns(measured, NOT_GROWN, field), "Tokenformer, not grown", 3)
         for index, arm in enumerate((EQUAL, SAME, APART), start=4):
             point(ax, columns(measured, arm, field)[-1], arm, index)
-        ax.set_xscale("log")
-        ax.set_xlabel("training FLOPs, all stages so far")
+        ax.set_xlabel("training GFLOPs, all stages so far")
     for name, accuracy in measured["baselines"].items():
         axes[0].axhline(accuracy, color="gray", linewidth=1)
         axes[0].annotate(
@@ -412,14 +411,17 @@ def draw(stem=STEM):
         )
     axes[0].set_ylabel("accuracy on 360 held-out digits")
     axes[1].set_ylabel("loss on them (nats per image)")
+    axes[1].set_yscale("log")
+    for ticks in (axes[1].yaxis.set_major_formatter, axes[1].yaxis.set_minor_formatter):
+        ticks("{x:.1f}")
     axes[1].legend(fontsize=8)
     plot.save(fig, stem, ALT)
 
 
 def columns(measured, arm, field):
-    """(FLOPs, [value of every seed]) after each stage of an arm."""
+    """(GFLOPs, [value of every seed]) after each stage of an arm."""
     chains = [measured["runs"][key]["stages"] for key in measured["arms"][arm]["keys"].values()]
-    return [(stage[0]["flops"], [seed[field] for seed in stage]) for stage in zip(*chains, strict=True)]
+    return [(stage[0]["flops"] / 1e9, [seed[field] for seed in stage]) for stage in zip(*chains, strict=True)]
 
 
 def line(ax, points, label, index):

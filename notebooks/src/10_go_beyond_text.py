@@ -341,8 +341,6 @@ grown = trained | {"body": body}
 before, _ = minitf.image_forward(trained, heldout[0], small)
 after, _ = minitf.image_forward(grown, heldout[0], config)
 print("largest change of a logit below 1e-4:", np.abs(after - before).max() < 1e-4)
-
-# %%
 stage = replace(settings, steps=100, eval_every=10, anneal_share=0.3, seed=1)
 results["grown, 100 steps"] = minitf.train_image_model(
     grown, config, images, labels, stage, heldout
@@ -381,8 +379,28 @@ for name, config in configs.items():
 
 # %% [markdown]
 # **Explain.** Nobody does: to all of them a digit elsewhere is another digit, since positions and pixels were learned where the training pictures have them. A
-# convolutional network is built not to mind. Ours must be shown: `train_image_model(..., shift=1)` moves every training picture at random, and needs longer.
+# convolutional network is built not to mind. Ours must be shown: `train_image_model(..., augment=f)` sends every batch through `f(images, rng)`. `warp_images`
+# is made for that: it moves, turns, stretches and slants every picture a little, at random, so that no picture comes twice.
 #
+# A second help costs no token. Our patches do not see how a stroke goes on in the patch beside them; let each one repeat a **margin** of its neighbors, and it does.
+# `overlap_patches` writes that as a larger picture, in which pixels come several times, so that `cut_patches` and the model stay as they are:
+
+# %%
+limits = {"shift": 0.4, "turn": 12, "stretch": 0.15, "slant": 0.15}
+warps = minitf.warp_images(images[[10] * 7], np.random.default_rng(0), **limits)
+fig, axes = plt.subplots(1, 8, figsize=(8, 1.2))
+for ax, picture in zip(axes, [images[10], *warps], strict=True):
+    ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
+    ax.axis("off")
+alt = "The same handwritten zero eight times: first as it is, then turned, moved, leaning, "
+alt += "wider or narrower; all of them are read as zero."
+digest = f"a {labels[10]} and {len(warps)} warps of it, ink {warps.mean() / images[10].mean():.2f} of its"
+show(fig, alt=alt, digest=digest)
+wide = minitf.overlap_patches(tiny.astype(float), patch_size=2, margin=1)
+print("first patch with its margin:")
+print(cut_patches(wide, 4)[0].reshape(4, 4))
+
+# %% [markdown]
 # ## 6. Accuracy against training FLOPs
 
 # %%
@@ -391,8 +409,9 @@ measured = json.loads(Path("../figures/digits.json").read_text(encoding="utf-8")
 
 def points(arm):
     """FLOPs (stages,) and accuracies (seeds, stages) of one arm of the experiment."""
-    chains = list(measured["arms"][arm].values())
-    flops = [stage["total_flops"] for stage in chains[0]]
+    keys = measured["arms"][arm]["keys"].values()
+    chains = [measured["runs"][key]["stages"] for key in keys]
+    flops = [stage["flops"] for stage in chains[0]]
     runs = [[stage["accuracy"] for stage in chain] for chain in chains]
     return np.array(flops), np.array(runs)
 
@@ -430,9 +449,10 @@ show(fig, alt=alt, digest=f"best means {best}, baselines {measured['baselines']}
 # **Explain.** What three seeds say, and what they do not:
 #
 # - The two kinds are level: the seeds of the largest pair disagree about which is better.
-# - Growing cost less than two fifths of training three sizes from scratch. But the grown model ended behind the large one from scratch in every seed, even at equal FLOPs. The small
-#   model was still learning when it was grown; the paper's base is trained until it has flattened.
-# - Everything here beat the linear classifier narrowly at best and lost to the nearest neighbors. 1,437 pictures are few for a model that must learn what a neighbor pixel is.
+# - Warped pictures and overlap were chosen on pictures that nobody tests on, where they promised more than the nearest neighbors. Held out, by other hands, the largest Tokenformer
+#   reads 0.961, below them and below the 0.97 that we had predicted. Without warps it reads 0.944, without overlap 0.965: the one help was real, the other was luck.
+# - May we now drop the overlap and say 0.965? No: then the held-out pictures would have chosen the model, and nobody would know any more how it reads others.
+# - Growing cost less than two fifths of training three sizes from scratch. Whether the grown model is worse than the large one from scratch, the seeds disagree.
 #
 # Several predictions failed; they are kept beside the verdict in [`digits.md`](../figures/digits.md).
 #
@@ -444,7 +464,7 @@ show(fig, alt=alt, digest=f"best means {best}, baselines {measured['baselines']}
 # > | attention | not masked, as in ViT | causal, for text | `full_attention_forward`, no mask |
 # > | positions | not stated in our copy | rotation, for text | a learned row per patch |
 # > | head | not stated in our copy | | mean over patches, one row per class |
-# > | patches | not stated in our copy | | $2 \times 2$ |
+# > | patches | not stated in our copy | | $2 \times 2$; in the experiment with a margin of one pixel |
 #
 # ## Summary
 #
