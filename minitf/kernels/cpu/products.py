@@ -16,7 +16,7 @@ def product_blocks(rows, width):
 
 def gradient_rows(n):
     """How many of the n rows of a weight gradient one thread of the compiled loops takes at a time."""
-    return max(64, -(-n // 8))
+    return max(64, -(-n // 4))
 
 
 class Lanes:
