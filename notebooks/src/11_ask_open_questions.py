@@ -33,6 +33,7 @@
 import importlib
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -64,7 +65,8 @@ for name in NAMES:
 def answers(name):
     for claim, values, word in verdicts[name]:
         if claim.headline:
-            print(f"{word:12} {claim.text}\n{'':12} {claim.quantity}: {mean(values)}")
+            text = f"{word}: {claim.text} ({claim.quantity}: {mean(values)})"
+            print(textwrap.fill(text, 88, subsequent_indent="    "))
 
 
 # %% [markdown]
