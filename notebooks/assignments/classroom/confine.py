@@ -102,6 +102,7 @@ def _confined(program):
 QUIET = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "MINITF_PROGRESS": "0",
+    "MINITF_NUMBA": "0",  # it would compile for every submission anew
     # submissions run side by side, one to a core
     "OPENBLAS_NUM_THREADS": "1",
     "MINITF_NUM_THREADS": "1",
