@@ -31,7 +31,7 @@ from minitf.laboratory import (
     widened,
 )
 from minitf.laboratory.command import constant, main
-from minitf.laboratory.verdict import Claim, minus, ratio, readme_table, write_section
+from minitf.laboratory.verdict import Claim, minus, plan_of, ratio, readme_table, write_section
 
 STEM = Path(__file__).with_suffix("")
 PAPER = {  # OpenWebText, perplexity (tables 6 and 7); TPU-v4 hours, read off the release's figure to about 50
@@ -276,7 +276,7 @@ class Results:
 
     def __init__(self, measured):
         self.measured = measured
-        self.plan = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in measured["plan"].items()})
+        self.plan = plan_of(measured, Plan)
         self.last = len(self.plan.widths)
         self.exact = self.plan.compared[1]
         self.shares = [share_name(share) for share in sorted(set(self.plan.shares))]

@@ -22,7 +22,7 @@ from minitf.laboratory import tokenformer, verdict
 from minitf.laboratory.command import constant, main
 from minitf.laboratory.prefixes import PrefixRun
 from minitf.laboratory.tuning import tune_and_repeat
-from minitf.laboratory.verdict import Claim, minus
+from minitf.laboratory.verdict import Claim, minus, plan_of
 
 STEM = Path(__file__).with_suffix("")
 CHARACTER, PROBABILITY = 1, 2  # bytes: one of 65 characters, a float16
@@ -198,7 +198,7 @@ class Results(verdict.Results):
 
     def __init__(self, measured):
         super().__init__(measured)
-        self.plan = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in measured["plan"].items()})
+        self.plan = plan_of(measured, Plan)
         self.whole = own_name(self.plan.prefixes[-1])
         self.half = self.plan.prefixes[-2]
 

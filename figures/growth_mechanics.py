@@ -72,7 +72,6 @@ def run(plan, sweep):
     stages = {seed: plan.stages(seed) for seed in plan.seeds}
     sweep([stage for table in stages.values() for stage in table.values()])
     bases = {seed: table[NO_GROWTH].parent for seed, table in stages.items()}
-    sweep(bases.values())
     return {
         "keys": {
             name: {str(seed): stages[seed][name].key() for seed in plan.seeds}

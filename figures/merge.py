@@ -12,7 +12,7 @@ nobody trained, and get the FLOPs of the whole, parents included. Costs are coun
 
 import json
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from minitf import (
-    CharTokenizer,
     FlopCounter,
     MergedConfig,
     TokenformerConfig,
@@ -37,7 +36,6 @@ from minitf import (
     init_image_params,
     init_params,
     load_digits,
-    load_shakespeare,
     loss_and_grads,
     merge_models,
     plot,
@@ -54,7 +52,8 @@ from minitf import (
 from minitf.data import batch
 from minitf.laboratory import Run, Stage, tokenformer, verdict
 from minitf.laboratory.command import constant, main
-from minitf.laboratory.stage import corpus
+from minitf.laboratory.run import brief
+from minitf.laboratory.stage import corpus, tokenizer
 from minitf.laboratory.tuning import tune_and_repeat
 from minitf.laboratory.verdict import Claim, minus, ratio
 from minitf.model import part_of
@@ -157,7 +156,7 @@ def digits():
 @cache
 def captions():
     """Inputs, targets and mask of every word, in the characters of the plays."""
-    return spell(WORDS, CharTokenizer.from_text(load_shakespeare("train")))
+    return spell(WORDS, tokenizer())
 
 
 def captioned(images, labels):
@@ -173,9 +172,7 @@ class Said(Run):
 
     def to_json(self):
         said = super().to_json()
-        defaults = {each.name: each.default for each in fields(TokenformerConfig)}
-        said["config"] = {k: v for k, v in said["config"].items() if k not in defaults or v != defaults[k]}
-        return said
+        return said | {"config": brief(said["config"])}
 
 
 @dataclass(frozen=True)

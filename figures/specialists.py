@@ -20,11 +20,11 @@ import numpy as np
 
 from minitf import evaluate, forward, forward_flops, plot
 from minitf.activity import ENDS, ffn_units, knock_out, knock_outs, label_counts, loudest, selectivity
-from minitf.data import CharTokenizer, heldout_batches, load_shakespeare
+from minitf.data import heldout_batches
 from minitf.laboratory import Growth, Stage, tokenformer, transformer, verdict
 from minitf.laboratory.command import constant, main
 from minitf.laboratory.run import Run
-from minitf.laboratory.stage import corpus
+from minitf.laboratory.stage import corpus, tokenizer
 from minitf.laboratory.verdict import Claim, minus, ratio
 from minitf.model import ffn_forward
 
@@ -189,8 +189,7 @@ def kinds():
             return KINDS.index("capital")
         return KINDS.index("vowel" if character in "aeiou" else "consonant")
 
-    tokenizer = CharTokenizer.from_text(load_shakespeare("train"))
-    return np.array([kind(tokenizer.decode([i])) for i in range(tokenizer.vocab_size)])
+    return np.array([kind(character) for character in tokenizer().characters])
 
 
 def in_kinds(shares):
@@ -293,10 +292,7 @@ QUICK = Plan(steps=60, seeds=(0,), windows=32, knock_windows=8, every=16)
 
 def run(plan, sweep):
     looks = {seed: plan.looks(seed) for seed in plan.seeds}
-    stages = [look.parent for table in looks.values() for look in table.values()]
-    sweep([stage.parent for stage in stages if stage.parent], "training the bases")
-    sweep(stages, "training")
-    sweep([look for table in looks.values() for look in table.values()], "looking")
+    sweep([look for table in looks.values() for look in table.values()])
     names = looks[plan.seeds[0]]
     return {
         "arms": {

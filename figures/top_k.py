@@ -36,7 +36,7 @@ from minitf.laboratory import Run, Stage, tokenformer, verdict
 from minitf.laboratory.command import constant, main
 from minitf.laboratory.stage import corpus
 from minitf.laboratory.tuning import tune_and_repeat
-from minitf.laboratory.verdict import Claim, minus
+from minitf.laboratory.verdict import Claim, minus, plan_of
 from minitf.top_k import choose
 
 STEM = Path(__file__).with_suffix("")
@@ -296,8 +296,7 @@ class Results(verdict.Results):
 
     def __init__(self, measured):
         super().__init__(measured)
-        plan = {k: tuple(v) if isinstance(v, list) else v for k, v in measured["plan"].items()}
-        self.plan = Plan(**plan)
+        self.plan = plan_of(measured, Plan)
 
     def gain(self, k):
         """Loss of the dense layer with the FLOPs of k minus loss of top k."""

@@ -116,7 +116,6 @@ QUICK = Plan(tokens=15, base_steps=200, steps=40, lrs=(3e-3, 1e-2), ranks=(1, 8)
 
 
 def run(plan, sweep):
-    sweep([plan.base(seed) for seed in plan.seeds], "bases")
     arms = tune_and_repeat(plan.arms(), plan.run, plan.lrs, plan.seeds, sweep)
     none = {"lr": plan.base_lr, "grid": {}, "keys": {str(seed): plan.base(seed).key() for seed in plan.seeds}}
     tried = {

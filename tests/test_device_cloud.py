@@ -1,6 +1,5 @@
 """Prefixes of a set of tokens, and a device that asks a cloud: exactness, gradients, bad input, the experiment."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import fake_cupy
 import helpers
 import numpy as np
 import pytest
+import small_experiment
 
 from minitf import forward, growth, kernels, model, nested, optim, pattention
 from minitf.backend import to_device, to_host, tree_items, tree_map
@@ -430,10 +430,7 @@ def test_a_run_that_makes_no_sense_is_refused(change, message):
 
 @pytest.fixture
 def figure():
-    spec = importlib.util.spec_from_file_location("device_cloud_figure", FIGURES / "device_cloud.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return small_experiment.load("device_cloud")
 
 
 @pytest.mark.parametrize(
@@ -480,27 +477,21 @@ def test_an_unasked_position_costs_the_products_that_its_memory_needs(figure):
 
 
 def test_a_small_version_has_its_direction_and_never_runs_twice(figure, tmp_path, monkeypatch):
-    plan = figure.Plan(
-        prefixes=(4, 16),
-        between=(8,),
-        d_model=20,
-        steps=80,
-        lrs=(1e-2,),
-        seeds=(0,),
-        shares=(0.2, 1.0),
-        kept=8,
-        windows=32,
-    )
-    arguments = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "device_cloud")]
-
-    def run_main():
-        options = {"claims": figure.CLAIMS, "results": figure.Results}
-        figure.main(figure.STEM, "", {"full": plan}, figure.run, figure.draw, arguments, **options)
-        return (tmp_path / "device_cloud.json").read_text(encoding="utf-8")
-
-    first = run_main()
+    plan = {
+        "prefixes": (4, 16),
+        "between": (8,),
+        "d_model": 20,
+        "steps": 80,
+        "lrs": (1e-2,),
+        "seeds": (0,),
+        "shares": (0.2, 1.0),
+        "kept": 8,
+        "windows": 32,
+    }
+    stem, measure = small_experiment.prepare(vars(figure), "device_cloud", tmp_path, plan)
+    first = measure()
     measured = json.loads(first)
-    assert (tmp_path / "device_cloud.svg").exists() and len(measured["headlines"]) == 2
+    assert stem.with_suffix(".svg").exists() and len(measured["headlines"]) == 2
     results = figure.Results(measured)
     assert all(results(arm)["0"] < 3.6 for arm in measured["arms"])  # everyone learns: chance is 4.17
     # more steps are better, an ordinary model cannot lose tokens, and asking everywhere is the cloud
@@ -513,8 +504,5 @@ def test_a_small_version_has_its_direction_and_never_runs_twice(figure, tmp_path
     pair = results(figure.PAIR, "split")["0"]
     assert pair["device"]["loss"] == pytest.approx(results(figure.DEVICE)["0"], abs=1e-4)
 
-    def never(*_):
-        raise AssertionError("ran again")
-
-    monkeypatch.setattr(PrefixRun, "train", never)
-    assert run_main() == first
+    small_experiment.forbid_runs(monkeypatch, PrefixRun)
+    assert measure() == first

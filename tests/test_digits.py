@@ -1,25 +1,27 @@
 """The experiment on digits: a small version runs, resumes and agrees; its runs are pure functions of their fields."""
 
 import json
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import small_experiment
 
 from minitf import count_layer_parameters
 from minitf.laboratory import do_run
+from minitf.laboratory.verdict import verdict_table
 
 FIGURES = Path(__file__).parents[1] / "figures"
+SMALL = {"steps": 40, "stage_steps": 20, "seeds": (0,)}
 
 
 @pytest.fixture(scope="module")
 def script():
-    return runpy.run_path(str(FIGURES / "digits.py"), run_name="figure")
+    return vars(small_experiment.load("digits"))
 
 
 def small(script, **changed):
-    return script["Plan"](**{"steps": 40, "stage_steps": 20, "seeds": (0,)} | changed)
+    return script["Plan"](**SMALL | changed)
 
 
 def test_the_stored_plan_is_the_plan_with_all_arms_and_seeds(script):
@@ -65,20 +67,9 @@ def test_a_plan_that_makes_no_sense_is_refused(script, changed, message):
 
 
 def test_a_small_version_runs_learns_and_never_runs_twice(script, tmp_path, monkeypatch):
-    (tmp_path / "figures").mkdir()
-    stem = tmp_path / "figures" / "digits"
-    stem.with_suffix(".md").write_text("<!-- verdict -->\n<!-- /verdict -->\n")
-    (tmp_path / "README.md").write_text("<!-- directions -->\n<!-- /directions -->\n")
-    plans = {"full": script["Plan"](), "quick": small(script)}
-    arguments = ["--budget", "quick", "--store", str(tmp_path / "store")]
-
-    def main():
-        script["main"](
-            stem, "", plans, script["run"], script["draw"], arguments, script["CLAIMS"], script["Results"]
-        )
-
-    main()
-    measured = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+    stem, measure = small_experiment.prepare(script, "digits", tmp_path, SMALL)
+    before = measure()
+    measured = json.loads(before)
     record = measured["runs"][measured["arms"]["grown"]["keys"]["0"]]
     small_stage, middle, large = record["stages"]
     assert small_stage["layer_parameters"] * 4 == middle["layer_parameters"] * 2 == large["layer_parameters"]
@@ -94,17 +85,12 @@ def test_a_small_version_runs_learns_and_never_runs_twice(script, tmp_path, monk
     assert results.gain("Tokenformer 3", "linear")["0"] == pytest.approx(
         results("Tokenformer 3")["0"] - measured["baselines"]["linear"]
     )
-    assert "accuracy of Tokenformer 3" in stem.with_suffix(".md").read_text()
+    assert verdict_table(script["CLAIMS"], results) in stem.with_suffix(".md").read_text(encoding="utf-8")
     assert "digits.md" in (tmp_path / "README.md").read_text()
     assert stem.with_suffix(".png").exists()
 
-    def runs_again(*_):
-        raise AssertionError("a run was done twice")
-
-    monkeypatch.setattr(script["Classifier"], "train", runs_again)
-    before = stem.with_suffix(".json").read_bytes()
-    main()
-    assert stem.with_suffix(".json").read_bytes() == before
+    small_experiment.forbid_runs(monkeypatch, script["Classifier"])
+    assert measure() == before
 
 
 def test_the_same_run_gives_the_same_bits_and_every_field_another_key(script):

@@ -1,6 +1,5 @@
 """Merged models: what routing keeps, what sharing a norm does, captions, their gradients, and the experiment."""
 
-import importlib.util
 import json
 import math
 from dataclasses import replace
@@ -10,6 +9,7 @@ import fake_cupy
 import helpers
 import numpy as np
 import pytest
+import small_experiment
 
 from minitf import checkpoint, cost, data, merge, model, pattention, vision
 from minitf.backend import to_device, to_host, tree_items, tree_map
@@ -442,10 +442,7 @@ def test_a_transformer_and_a_plain_config_are_refused():
 
 @pytest.fixture
 def figure():
-    spec = importlib.util.spec_from_file_location("merge_figure", FIGURES / "merge.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return small_experiment.load("merge")
 
 
 @pytest.mark.parametrize(
@@ -484,27 +481,12 @@ def test_a_small_version_has_its_direction_and_never_runs_twice(figure, tmp_path
     monkeypatch.setattr(figure, "TEXT_WINDOWS", 16)
     train, (images, labels) = data.load_digits("train"), data.load_digits("heldout")
     monkeypatch.setattr(figure, "digits", lambda: (train, (images[:100], labels[:100])))
-    plan = figure.Plan(
-        tokens=8, new_tokens=4, d_model=20, text_steps=20, digit_steps=80, steps=30, lrs=(1e-2,), seeds=(0,)
-    )
-    arguments = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "merge")]
-
-    def run_main():
-        figure.main(
-            figure.STEM,
-            "",
-            {"full": plan},
-            figure.run,
-            figure.draw,
-            arguments,
-            claims=figure.CLAIMS,
-            results=figure.Results,
-        )
-        return (tmp_path / "merge.json").read_text(encoding="utf-8")
-
-    first = run_main()
+    plan = {"tokens": 8, "new_tokens": 4, "d_model": 20, "text_steps": 20, "digit_steps": 80, "steps": 30}
+    plan |= {"lrs": (1e-2,), "seeds": (0,)}
+    stem, measure = small_experiment.prepare(vars(figure), "merge", tmp_path, plan)
+    first = measure()
     measured = json.loads(first)
-    assert (tmp_path / "merge.svg").exists() and len(measured["headlines"]) >= 1
+    assert stem.with_suffix(".svg").exists() and len(measured["headlines"]) >= 1
 
     def last(arm):
         return measured["runs"][measured["arms"][arm]["keys"]["0"]]
@@ -521,9 +503,5 @@ def test_a_small_version_has_its_direction_and_never_runs_twice(figure, tmp_path
         start, *_, end = (point[1] for point in last(arm)["curve"])
         assert end < 0.95 * start, arm
 
-    def never(*_):
-        raise AssertionError("ran again")
-
-    monkeypatch.setattr(figure.Captioner, "train", never)
-    monkeypatch.setattr(figure.Digits, "train", never)
-    assert run_main() == first
+    small_experiment.forbid_runs(monkeypatch, figure.Captioner, figure.Digits)
+    assert measure() == first

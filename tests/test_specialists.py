@@ -1,28 +1,19 @@
 """The experiment on specialists: a small version runs once, controls and directions show, nonsense is refused."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import small_experiment
 
 from minitf import count_layer_parameters
 from minitf.laboratory.command import main
 from minitf.laboratory.run import Run
 
-FIGURES = Path(__file__).parents[1] / "figures"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("specialists_figure", FIGURES / "specialists.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for their module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return small_experiment.load("specialists")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +81,7 @@ def test_the_rivals_have_as_many_parameters_and_units(script):
 
 
 def test_kinds_of_characters(script):
-    vocabulary = script.CharTokenizer.from_text(script.load_shakespeare("train"))
+    vocabulary = script.tokenizer()
     found = dict(zip(" \nAaz,", script.kinds()[vocabulary.encode(" \nAaz,")], strict=True))
     assert [script.KINDS[i] for i in found.values()] == list(script.KINDS)
     assert len(script.kinds()) == vocabulary.vocab_size
@@ -98,7 +89,7 @@ def test_kinds_of_characters(script):
 
 def test_units_that_fire_for_one_character_are_seen_as_such(script):
     text = script.Text(8, 64)
-    vocabulary = script.CharTokenizer.from_text(script.load_shakespeare("train"))
+    vocabulary = script.tokenizer()
     (comma,) = vocabulary.encode(",")
     share = float((text.ids == comma).mean())
     noise = 0.01 * np.random.default_rng(0).random((text.ids.size, 1))

@@ -4,14 +4,13 @@ Its gradients are among `helpers.PAIRS`: finite differences, the stand-in for Cu
 """
 
 import json
-import runpy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import helpers
 import numpy as np
 import pytest
+import small_experiment
 
 from minitf import checkpoint, cost, growth, model, pattention, top_k
 from minitf.backend import tree_items, tree_map
@@ -358,7 +357,6 @@ def test_up_to_a_third_of_all_tokens_the_largest_weights_are_those_of_the_larges
 
 # ------------------------------------------------------------------------------------------------ the experiment
 
-ROOT = Path(__file__).parents[1]
 TINY = {
     **{"ffn_tokens": 32, "ks": (2, 8), "group": 4, "d_model": 20, "attention_tokens": 8, "steps": 30},
     **{
@@ -376,27 +374,12 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def script():
-    return runpy.run_path(str(ROOT / "figures" / "top_k.py"), run_name="figure")
+    return vars(small_experiment.load("top_k"))
 
 
 def test_the_experiment_runs_once_and_its_numbers_have_their_direction(script, tmp_path, monkeypatch):
-    stem = tmp_path / "figures" / "top_k"
-    stem.parent.mkdir()
-    (stem.parent / "top_k.md").write_bytes((ROOT / "figures" / "top_k.md").read_bytes())
-    (tmp_path / "README.md").write_text("<!-- directions -->\n<!-- /directions -->\n")
-    arguments = ["--store", str(tmp_path / "store"), "--out", str(stem)]
-    for name, value in TINY.items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        arguments += [f"--{name.replace('_', '-')}", text]
-    plans = {"full": script["Plan"](), "quick": script["QUICK"]}
-
-    def main():
-        script["main"](
-            stem, "", plans, script["run"], script["draw"], arguments, script["CLAIMS"], script["Results"]
-        )
-        return json.loads(stem.with_suffix(".json").read_text())
-
-    measured = main()
+    stem, measure = small_experiment.prepare(script, "top_k", tmp_path, TINY)
+    measured = json.loads(measure())
     results = script["Results"](measured)
     arms = measured["arms"]
     assert list(arms) == ["top 2", "top 8", "top 8 in groups of 4", "dense 7", "dense 12", "dense 32"]
@@ -426,12 +409,8 @@ def test_the_experiment_runs_once_and_its_numbers_have_their_direction(script, t
         assert results.times(size, 2)["0"].keys() == script["WAYS"].keys() - {"in groups"}
     assert stem.with_suffix(".png").exists()
 
-    def no_run(*_):
-        raise AssertionError("a run was done twice")
-
-    for kind in (Stage, script["Load"], script["Clock"]):
-        monkeypatch.setattr(kind, "train", no_run)
-    again = main()
+    small_experiment.forbid_runs(monkeypatch, Stage, script["Load"], script["Clock"])
+    again = json.loads(measure())
     assert (
         again["runs"] == measured["runs"] and again["arms"] == arms and again["clocks"] == measured["clocks"]
     )

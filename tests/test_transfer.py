@@ -3,18 +3,17 @@
 import json
 import math
 import re
-import runpy
 from dataclasses import replace
-from pathlib import Path
 
 import fake_cupy
 import helpers
 import numpy as np
 import pytest
+import small_experiment
 
 from minitf import FlopCounter, data, generate, kernels, model, optim, transfer
 from minitf.backend import to_device, tree_items, tree_map
-from minitf.laboratory import do_run, transfers
+from minitf.laboratory import do_run, stage, transfers
 from minitf.laboratory.transfers import Transfer
 from minitf.train import TrainConfig, descend
 from minitf.transfer import append_tokens, join, lora_init, merge_lora, remove_tokens
@@ -365,7 +364,7 @@ def test_another_genre_or_split_is_named(arguments):
 
 
 def test_a_readers_text_comes_in_the_letters_of_the_plays():
-    letters = transfers.tokenizer().characters
+    letters = stage.tokenizer().characters
     assert transfers.known_text('\u201cCaf\u00e9\u201d\u2014n\u00e4chste "Stra\u00dfe"\u2026 7', letters) == (
         "'Cafe'--nachste 'Strae'... "
     )
@@ -375,7 +374,6 @@ def test_a_readers_text_comes_in_the_letters_of_the_plays():
 
 # ----------------------------------------------------------------------------------------------- the runs
 
-ROOT = Path(__file__).parents[1]
 TINY = {
     "tokens": 10,
     "d_model": 20,
@@ -390,7 +388,7 @@ TINY = {
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.setattr(transfers, "FINAL_WINDOWS", 32)
-    return runpy.run_path(str(ROOT / "figures" / "transfer.py"), run_name="figure")
+    return vars(small_experiment.load("transfer"))
 
 
 def test_a_run_that_makes_no_sense_is_refused(script):
@@ -434,26 +432,10 @@ def test_new_tokens_and_lora_of_the_full_plan_train_equally_many_parameters(scri
 
 
 def test_the_experiment_runs_once_and_its_numbers_have_the_direction_that_the_method_promises(
-    script, tmp_path, capsys, monkeypatch
+    script, tmp_path, monkeypatch
 ):
-    stem = tmp_path / "figures" / "transfer"
-    stem.parent.mkdir()
-    (stem.parent / "transfer.md").write_bytes((ROOT / "figures" / "transfer.md").read_bytes())
-    arguments = ["--store", str(tmp_path / "store"), "--out", str(stem)]
-    for name, value in TINY.items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        arguments += [f"--{name.replace('_', '-')}", text]
-    plans = {"full": script["Plan"](), "quick": script["QUICK"]}
-
-    def main():
-        script["main"](
-            stem, "", plans, script["run"], script["draw"], arguments, script["CLAIMS"], script["Results"]
-        )
-
-    (tmp_path / "README.md").write_text("<!-- directions -->\n<!-- /directions -->\n")
-    main()
-    text = stem.with_suffix(".json").read_text()
-    measured = json.loads(text)
+    stem, measure = small_experiment.prepare(script, "transfer", tmp_path, TINY)
+    measured = json.loads(measure())
     results = script["Results"](measured)
     for seed in ("0", "1"):
         none = results("no adaptation")[seed]
@@ -469,12 +451,8 @@ def test_the_experiment_runs_once_and_its_numbers_have_the_direction_that_the_me
         )
     assert stem.with_suffix(".png").exists() and re.search("new tokens", stem.with_suffix(".svg").read_text())
 
-    def no_run(*_):
-        raise AssertionError("a run was done twice")
-
-    monkeypatch.setattr(Transfer, "train", no_run)
-    main()
-    again = json.loads(stem.with_suffix(".json").read_text())
+    small_experiment.forbid_runs(monkeypatch, Transfer)
+    again = json.loads(measure())
     assert again["runs"] == measured["runs"] and again["arms"] == measured["arms"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import CONFIGS
+from .run import brief
 from .stage import Stage
 from .store import Store
 from .sweep import process_pool, sweep
@@ -117,9 +117,8 @@ def summary(record):
     if "kind" in record["stage"]:  # a run of its own kind, said in full
         return record
     stage = {k: v for k, v in record["stage"].items() if v is not None and v != STAGE_DEFAULTS.get(k)}
-    if config := stage.get("config"):
-        defaults = {each.name: each.default for each in fields(CONFIGS[config["kind"]])}
-        stage["config"] = {k: v for k, v in config.items() if k not in defaults or v != defaults[k]}
+    if "config" in stage:
+        stage["config"] = brief(stage["config"])
     return {k: v for k, v in record.items() if v is not None} | {"stage": stage}
 
 

@@ -1,6 +1,6 @@
 """The run that trains a Tokenformer by nested dropout, or as usual, and looks at every prefix of its tokens."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..nested import kept_tokens, nested_loss_and_grads, prefix
 from ..train import TrainConfig, descend, evaluate
 from .asking import Answers, answers, entropy, log_softmax, report, where
 from .borrowed_memory import forward_on_memory
-from .run import Run
+from .run import Run, brief
 from .stage import corpus, count_step
 
 TUNING_WINDOWS = 512  # of the scenes, on which thresholds are set and `expected_gain` is fitted
@@ -59,11 +59,9 @@ class PrefixRun(Run):
         return TrainConfig(self.steps, self.batch_size, self.peak_lr, seed=100 * self.seed)
 
     def to_json(self):
-        """As every run, without what is the default of a config: fields that it may get later change no key."""
+        """As every run, with what is no default in the config."""
         said = super().to_json()
-        defaults = {each.name: each.default for each in fields(self.config)}
-        said["config"] = {k: v for k, v in said["config"].items() if k not in defaults or v != defaults[k]}
-        return said
+        return said | {"config": brief(said["config"])}
 
     def drawn(self, step):
         """The prefix of a step, each equally likely."""

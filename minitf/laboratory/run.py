@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import fields, is_dataclass
 
+from ..checkpoint import CONFIGS
 from ..kernels.threads import single_threaded_blas
 
 
@@ -32,6 +33,12 @@ class Run:
 def key_of(said):
     """The name of the run whose `to_json` says this."""
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def brief(config):
+    """What `to_json` says of a config, without what is the default: fields that it may get later change no key."""
+    defaults = {each.name: each.default for each in fields(CONFIGS[config["kind"]])}
+    return {name: value for name, value in config.items() if name not in defaults or value != defaults[name]}
 
 
 def do_run(run, parent=None):

@@ -152,17 +152,20 @@ def scale_values(params, factor):
 
 
 @cache
-def corpus():
-    """Token ids of the three splits, one character a token."""
-    text = {split: load_shakespeare(split) for split in ("train", "heldout", "scenes")}
-    tokenizer = CharTokenizer.from_text(text["train"])
-    return {split: tokenizer.encode(text[split]) for split in text}
+def tokenizer():
+    """One token per character of the plays: every model of the laboratory has this vocabulary."""
+    return CharTokenizer.from_text(load_shakespeare("train"))
 
 
 @cache
+def corpus():
+    """Token ids of the three splits."""
+    return {split: tokenizer().encode(load_shakespeare(split)) for split in ("train", "heldout", "scenes")}
+
+
 def vocab_size():
     """Size of the corpus's vocabulary: what a config of a first stage needs."""
-    return CharTokenizer.from_text(load_shakespeare("train")).vocab_size
+    return tokenizer().vocab_size
 
 
 def count_step(params, config, ids, settings):

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import unicodedata
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backend import check_number, tree_items, tree_map
 from ..cost import FlopCounter
-from ..data import HELDOUT_OF_GENRE, CharTokenizer, batch, load_genre, load_shakespeare, load_text
+from ..data import HELDOUT_OF_GENRE, batch, load_genre, load_text
 from ..model import TokenformerConfig, forward, init_params, loss_and_grads
 from ..ops import check_choice
 from ..train import TrainConfig, TrainingDiverged, descend, evaluate
@@ -24,7 +24,8 @@ from ..transfer import (
     new_tokens_loss_and_grads,
     remove_tokens,
 )
-from .run import Run
+from .run import Run, brief
+from .stage import tokenizer
 
 FINAL_WINDOWS = 768  # held-out windows of the final losses: 49,000 characters of each text at a context of 64
 READS = ("source", "target")
@@ -81,11 +82,9 @@ class Transfer(Run):
     def to_json(self):
         """All that decides the result: of a text file its name and its content, wherever it lies."""
         said = super().to_json()
-        if self.config is not None:  # without defaults: a field that comes later will leave the key as it is
-            changed = (
-                each.name for each in fields(self.config) if getattr(self.config, each.name) != each.default
-            )
-            said["config"] = {name: getattr(self.config, name) for name in changed}
+        if self.config is not None:
+            said["config"] = brief(said["config"])
+            del said["config"]["kind"]  # there is one kind
         for name in READS:
             if (text := said[name]) not in HELDOUT_OF_GENRE:
                 digest = hashlib.sha256(Path(text).read_bytes()).hexdigest()[:16]
@@ -159,12 +158,6 @@ def change_of_logits(old, config, params, new_config):
 
 
 # ---------------------------------------------------------------------------------------------- the texts
-
-
-@cache
-def tokenizer():
-    """One token per character of the plays: every model of the laboratory has this vocabulary."""
-    return CharTokenizer.from_text(load_shakespeare("train"))
 
 
 @cache

@@ -35,8 +35,7 @@ class Claim:
 class Results:
     """What an experiment's JSON says, for its claims: {seed: a field of the run} by arm.
 
-    measured: {"arms": {name: {"keys": {seed: key}}}, "runs": {key: record}, ...}, as `tuning.tune_and_repeat` and
-    `repeat` return it.
+    measured: {"arms": {name: {"keys": {seed: key}}}, "runs": {key: record}, ...}; `tuning.tune_and_repeat` makes arms.
     """
 
     def __init__(self, measured):
@@ -45,6 +44,11 @@ class Results:
     def __call__(self, arm, field="heldout"):
         runs = self.measured["runs"]
         return {seed: runs[key][field] for seed, key in self.measured["arms"][arm]["keys"].items()}
+
+
+def plan_of(measured, kind):
+    """The plan, a dataclass of this kind, that an experiment's JSON was measured by."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in measured["plan"].items()})
 
 
 def minus(a, b):
