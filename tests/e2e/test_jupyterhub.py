@@ -12,12 +12,9 @@ import pwd
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,15 +27,14 @@ if os.geteuid() != 0:
 
 import nbformat
 from playwright.sync_api import expect, sync_playwright
+from servers import CHROMIUM, PATIENCE, answers, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "notebooks" / "assignments"))
 from classroom import course  # noqa: E402
 
-PATIENCE = 300_000  # milliseconds: machines are shared
 PROXY = ROOT / "build/hub/node_modules/configurable-http-proxy/bin/configurable-http-proxy"
 SCREENS = ROOT / "build/hub/screens"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PS = "ps3"  # has code and proofs
 MISTAKE, LOST = "d_for_n", "ps3-q1-exact"  # a mutant of its first question, and what it loses
 
@@ -207,28 +203,6 @@ def configure(hub, environment):
     users = {account.name for account in (hub.ada, hub.bob, hub.prof)}
     config = HUB_CONFIG.format(ports=ports, proxy=PROXY, users=users, environment=environment)
     (hub.folder / "hub" / "config.py").write_text(config)
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def answers(address):
-    try:
-        return urllib.request.urlopen(address, timeout=2).status == 200
-    except OSError:
-        return False
-
-
-def wait_until(condition, complaint):
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not condition():
-        assert time.monotonic() < deadline, complaint
-        time.sleep(0.2)
 
 
 # ------------------------------------------------------------------------------------------------ in the browser

@@ -4,22 +4,19 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from servers import CHROMIUM, PATIENCE, answers, free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if not CHROMIUM and not os.environ.get("MINITF_REQUIRE_CHROMIUM"):
     pytest.skip("needs Chromium (Debian: apt-get install chromium)", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api")
 
-PATIENCE = 300_000  # milliseconds: machines are shared
 OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -40,9 +37,7 @@ def lab(tmp_path_factory):
     settings = home / "config" / "labconfig" / "default_setting_overrides.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(ALL_CELLS))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     environment = {
         **{k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
         **{
@@ -84,20 +79,6 @@ def page(browser):
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     yield page
     page.close()
-
-
-def answers(address):
-    try:
-        return urllib.request.urlopen(address, timeout=2).status == 200
-    except OSError:
-        return False
-
-
-def wait_until(condition, complaint):
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not condition():
-        assert time.monotonic() < deadline, complaint
-        time.sleep(0.2)
 
 
 def open_lesson(page, lab, name):
