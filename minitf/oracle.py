@@ -12,9 +12,11 @@ from .attention import rotary_channels
 from .backend import to_host, tree_map
 
 
-def to_torch(tree, requires_grad=True):
+def to_torch(tree, requires_grad=True, device="cpu"):
     """The tree with a torch tensor, a leaf of autograd, in place of each array."""
-    return tree_map(lambda array: torch.tensor(to_host(array), requires_grad=requires_grad), tree)
+    return tree_map(
+        lambda array: torch.tensor(to_host(array), requires_grad=requires_grad, device=device), tree
+    )
 
 
 def to_numpy(tree):
@@ -59,7 +61,7 @@ def top_k_pattention(x, key, value, k, kind="l2_norm_gelu", tau=None, approximat
     def one(row):
         scores = key @ row
         groups = scores.unflatten(0, (-1, group)).amax(dim=-1).topk(k // group).indices
-        own = (groups[:, None] * group + torch.arange(group)).flatten()
+        own = (groups[:, None] * group + torch.arange(group, device=x.device)).flatten()
         return theta(scores[own], kind, tau, approximate) @ value[own]
 
     return torch.stack([one(row) for row in x.flatten(0, -2)]).unflatten(0, x.shape[:-1])
@@ -69,8 +71,8 @@ def rotary(x, fraction=0.25, offset=0, base=10000.0):
     """GPT-NeoX rotary embedding in its textbook form: x cos + rotate_half(x) sin on the first r channels."""
     r = rotary_channels(x.shape[-1], fraction)
     turned, rest = x[..., :r], x[..., r:]
-    frequency = 1.0 / base ** (torch.arange(0, r, 2, dtype=x.dtype) / max(r, 1))
-    angle = torch.outer(torch.arange(offset, offset + x.shape[-2], dtype=x.dtype), frequency)
+    frequency = 1.0 / base ** (torch.arange(0, r, 2, dtype=x.dtype, device=x.device) / max(r, 1))
+    angle = torch.outer(torch.arange(offset, offset + x.shape[-2], dtype=x.dtype, device=x.device), frequency)
     angle = torch.cat([angle, angle], dim=-1)
     half_turned = torch.cat([-turned[..., r // 2 :], turned[..., : r // 2]], dim=-1)
     return torch.cat([turned * angle.cos() + half_turned * angle.sin(), rest], dim=-1)

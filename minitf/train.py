@@ -14,6 +14,7 @@ from . import checkpoint
 from .backend import array_module, check_number, tree_map
 from .data import batch, heldout_batches
 from .growth import anneal_tau, check_state
+from .kernels import Replayed
 from .model import check_params, forward, loss_and_grads
 from .ops import check_ids, cross_entropy_forward
 from .optim import adamw_init, adamw_step, check_betas, clip_by_global_norm, warmup_cosine
@@ -109,11 +110,11 @@ def train_model(
         f"the last good checkpoint is {checkpoint_path}, step {first}" if first else "there is no checkpoint"
     )
 
+    compute = Replayed(loss_and_grads)
+
     def gradients(params, step):
         inputs, targets = batch(ids, step, settings.batch_size, config.context, settings.seed)
-        return loss_and_grads(
-            params, xp.asarray(inputs), xp.asarray(targets), config_at(step, config, settings)
-        )
+        return compute(params, xp.asarray(inputs), xp.asarray(targets), config_at(step, config, settings))
 
     step_config, pending = config_at(first, config, settings), []
     steps = descend(params, gradients, settings, state, first, after_step)
@@ -154,9 +155,10 @@ def descend(params, gradients, settings, state=None, first=0, after_step=None):
     rate of `settings`, and after_step(params, step) may return other params. The params passed in are overwritten.
     """
     state = adamw_init(params) if state is None else state
+    clip = Replayed(clip_by_global_norm)
     for step in range(first, settings.steps):
         loss, grads = gradients(params, step)
-        grads, _ = clip_by_global_norm(grads, settings.max_norm)
+        grads, _ = clip(grads, settings.max_norm)
         params, state = adamw_step(
             params, grads, state, settings.lr(step), settings.betas, weight_decay=settings.weight_decay
         )

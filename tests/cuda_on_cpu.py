@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minitf.kernels import cuda
+from minitf.kernels import cublas, cuda
 
 GUARD = 64  # bytes before and behind every array from `empty`
 # hidden and not unique: libraries loaded side by side must not share their fibers
@@ -268,6 +268,34 @@ class RawModule:
         return Kernel(name, self.library, self.launches)
 
 
+# --------------------------------------------------------------------------------------------- products
+
+
+class Cublas:
+    """cuBLAS's gemm as its manual has it, in NumPy on the same addresses; takes the place of `cublas._Functions`."""
+
+    def multiply(self, dtype, transposes, sizes, left, right, result, batch):
+        m, n, k = sizes
+        if batch > 1 and result[2] < m * n:
+            raise RuntimeError("the matrices of the result overlap")
+        for i in range(batch):
+            a = _column_major(dtype, left, i, (k, m) if transposes[0] else (m, k))
+            b = _column_major(dtype, right, i, (n, k) if transposes[1] else (k, n))
+            product = (a.T if transposes[0] else a) @ (b.T if transposes[1] else b)
+            _column_major(dtype, result, i, (m, n))[...] = product
+
+
+def _column_major(dtype, operand, i, shape):
+    """Matrix i of an operand (address, leading dimension, step), as a view."""
+    address, leading, step = operand
+    if leading < max(1, shape[0]):
+        raise RuntimeError(f"a leading dimension of {leading} for matrices of {shape[0]} rows")
+    size = dtype.itemsize
+    count = leading * (shape[1] - 1) + shape[0]
+    memory = (ctypes.c_char * (count * size)).from_address(address + i * step * size)
+    return np.lib.stride_tricks.as_strided(np.frombuffer(memory, dtype), shape, (size, leading * size))
+
+
 # ------------------------------------------------------------------------------------------- the module
 
 
@@ -300,9 +328,11 @@ def installed(folder):
     for cache in caches:
         cache.cache_clear()
     sys.modules["cupy"] = cupy = fake_cupy()
+    functions, cublas._functions = cublas._functions, Cublas
     try:
         yield cupy
     finally:
+        cublas._functions = functions
         del sys.modules["cupy"]
         if before is not None:
             sys.modules["cupy"] = before

@@ -288,6 +288,25 @@ def test_theta_of_rows_of_zeros_huge_rows_and_tiny_rows(cupy, kind, approximate,
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_theta_of_rows_longer_than_the_shared_memory_equals_its_formula(cupy, dtype):
+    n = 40000 // np.dtype(dtype).itemsize
+    check_pair(cupy, "theta", dtype, {"scores": draw(2, n)})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lead", [(5,), (2, 3), ()])
+def test_layers_equal_their_formulas(cupy, lead, dtype):
+    x, weight, bias = draw(*lead, 6), draw(4, 6, seed=1), draw(4, seed=2)
+    check_pair(cupy, "linear", dtype, {"x": x, "weight": weight})
+    check_pair(cupy, "linear", dtype, {"x": x, "weight": weight, "bias": bias})
+    check_pair(cupy, "linear", dtype, {"x": x, "weight": np.asfortranarray(weight)})
+    tokens = {"x": x, "key": draw(9, 6, seed=1), "value": draw(9, 4, seed=2)}
+    for kind in cuda.KINDS:
+        check_pair(cupy, "pattention", dtype, tokens, kind=kind, tau=2.0)
+    check_pair(cupy, "pattention", dtype, tokens, approximate="tanh")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("approximate", cuda.APPROXIMATE)
 def test_gelu_equals_its_formula(cupy, approximate, dtype):
     for n in SIZES:
@@ -504,6 +523,17 @@ def test_a_twin_hands_back_what_it_cannot_do(cupy):
         ("theta_forward", (whole,), {"approximate": "sigmoid"}),
         ("gelu_forward", (whole,), {"approximate": "sigmoid"}),
         ("theta_forward", (empty,), {}),
+        ("linear_forward", (whole, half), {}),
+        ("linear_forward", (whole, whole[0]), {}),
+        ("linear_forward", (whole, whole[:, :3]), {}),
+        ("linear_forward", (whole, whole, whole[0]), {}),
+        ("pattention_forward", (whole, whole, whole), {"scale": 0.5}),
+        ("pattention_forward", (whole, whole, whole), {"scale": "1"}),
+        ("pattention_forward", (whole, whole, whole), {"mask": ids == 0}),
+        ("pattention_forward", (whole, whole, whole), {"kind": "relu"}),
+        ("pattention_forward", (whole, whole, whole[:1]), {}),
+        ("pattention_forward", (whole, whole[:, :3], whole), {}),
+        ("pattention_forward", (whole, whole[0], whole), {}),
         ("gelu_forward", (half,), {}),
         ("softmax_forward", (half,), {}),
         ("layer_norm_forward", (whole, ids), {}),
@@ -667,9 +697,7 @@ def test_tf32_is_on_inside_and_off_again_outside(cupy):
         _routines_linalg=Namespace(COMPUTE_TYPE_TF32=7),
     )
     device = Namespace(compute_capability="80", cublas_handle=1)
-    cupy.cuda.cublas = Namespace(
-        CUBLAS_TF32_TENSOR_OP_MATH=3, getMathMode=lambda handle: modes["math"], setMathMode=setter("math")
-    )
+    cupy.cuda.cublas = Namespace(getMathMode=lambda handle: modes["math"], setMathMode=setter("math"))
     cupy.cuda.Device = lambda: device
     with pytest.raises(KeyError), cuda.tf32():
         assert modes == {"compute": 7, "math": 3}

@@ -16,7 +16,7 @@ from test_cuda_kernels import tree_error, wired  # noqa: F401  # wired is a fixt
 
 from minitf import backend, model, optim
 from minitf import train as training
-from minitf.kernels import cuda
+from minitf.kernels import Replayed, cuda
 
 
 def missing():
@@ -48,6 +48,8 @@ def cupy():
 for _name in (
     "test_theta_equals_its_formula",
     "test_theta_of_rows_of_zeros_huge_rows_and_tiny_rows",
+    "test_theta_of_rows_longer_than_the_shared_memory_equals_its_formula",
+    "test_layers_equal_their_formulas",
     "test_gelu_equals_its_formula",
     "test_layer_norm_equals_its_formula",
     "test_layer_norm_adds_up_many_rows",
@@ -135,6 +137,55 @@ def test_results_repeat_to_the_last_bit(cupy, wired):  # noqa: F811
 
     first, second = backend.to_host(run()), backend.to_host(run())
     assert tree_error(first, second)[0] == 0
+
+
+@pytest.mark.parametrize("name", helpers.CONFIGS)
+def test_a_replayed_step_equals_the_step(cupy, name):
+    config = helpers.CONFIGS[name]
+    params = backend.to_device(helpers.random_params(config, dtype=np.float32), "cuda")
+    again = Replayed(model.loss_and_grads)
+    losses = []
+    for seed in range(6):
+        ids, targets, mask = (cupy.asarray(a) for a in helpers.random_batch(config, seed))
+        loss, grads = again(params, ids, targets, config, mask)
+        expected_loss, expected = model.loss_and_grads(params, ids, targets, config, mask)
+        assert tree_error(backend.to_host(grads), backend.to_host(expected))[0] == 0
+        losses.append((loss, expected_loss))
+        params["embedding"]["weight"] *= 1.1  # where it is, as AdamW does
+    assert again.recording.graph is not None
+    assert [float(got) for got, _ in losses] == [float(expected) for _, expected in losses]
+
+
+def test_training_in_float32_is_replayed_and_equals_that_on_the_cpu(cupy, monkeypatch):
+    config = helpers.tokenformer()
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, 400)
+    params = helpers.random_params(config, dtype=np.float32)
+    made = []
+
+    class Watched(Replayed):
+        def __init__(self, function):
+            super().__init__(function)
+            made.append(self)
+
+    monkeypatch.setattr(training, "Replayed", Watched)
+    for share in (0.0, 0.5):  # while tau moves, every step differs from the last
+        settings = training.TrainConfig(
+            steps=12, batch_size=4, eval_every=4, eval_windows=4, anneal_share=share
+        )
+        expected = training.train_model(params, config, ids[:300], settings, ids[300:])
+        made.clear()
+        got = training.train_model(backend.to_device(params, "cuda"), config, ids[:300], settings, ids[300:])
+        assert all(replayed.recording.graph is not None for replayed in made)
+        for here, there in zip(got.history, expected.history, strict=True):
+            assert here == pytest.approx(there, rel=1e-4)
+
+
+def test_a_function_that_waits_for_the_device_is_called_as_it_is(cupy):
+    waits = Replayed(lambda tree: tree["x"] * float(tree["x"].sum()))
+    tree = {"x": cupy.ones(3, np.float32)}
+    for _ in range(4):
+        assert waits(tree).get().tolist() == [3, 3, 3]
+    assert waits.recording.graph is None
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (4, 256, 256)])

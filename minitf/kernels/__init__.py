@@ -18,6 +18,7 @@ import contextvars
 import numpy as np
 
 from . import cpu, cuda
+from .cuda_graph import Replayed
 
 FORWARD = {"numpy": cpu.FORWARD, "cupy": cuda.FORWARD}
 BACKWARD = cpu.BACKWARD | cuda.BACKWARD
@@ -42,6 +43,11 @@ def resting():
         yield
     finally:
         _resting.reset(token)
+
+
+def is_resting():
+    """Whether the twins rest at present."""
+    return _resting.get()
 
 
 def _library(args):

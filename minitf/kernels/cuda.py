@@ -14,7 +14,6 @@ No twin makes the host wait. A training step on a GPU waits where a number moves
 grow waits too: that is what makes the first steps slow, next to the compilation (once per machine, CuPy keeps it).
 """
 
-import contextlib
 import functools
 import math
 import re
@@ -27,6 +26,7 @@ import numpy as np
 from .. import attention, ops, pattention
 from ..backend import tree_from_items, tree_items, tree_map
 from ..ops import Array
+from .cublas import product, tf32  # noqa: F401  (tf32 is for users)
 
 SOURCES = (  # in this order: each uses what stands before it
     "common.cu",
@@ -307,6 +307,75 @@ def _launch_theta(kernel, cache, **gradients):
     )
 
 
+# ---------------------------------------------------------------------------- where a token meets parameters
+
+
+class LinearCache(NamedTuple):
+    x: Array
+    weight: Array
+    bias: Array
+
+
+def linear_forward(x, weight, bias=None):
+    if not _fits(x, weight, bias) or weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        return NotImplemented
+    if bias is not None and bias.shape != weight.shape[:1]:
+        return NotImplemented
+    out = product(_as_rows(x), weight.T)
+    if bias is not None:
+        out += bias
+    return out.reshape(*x.shape[:-1], len(weight)), LinearCache(x, weight, bias)
+
+
+def linear_backward(dout, cache):
+    x, weight, bias = cache
+    drows = _as_rows(_gradient(dout, (*x.shape[:-1], len(weight)), x.dtype))
+    dx, dweight = product(drows, weight).reshape(x.shape), product(drows.T, _as_rows(x))
+    return (dx, dweight) if bias is None else (dx, dweight, drows.sum(axis=0))
+
+
+class PattentionCache(NamedTuple):
+    x: Array
+    key: Array
+    value: Array
+    scores: Array
+    weights: Array
+    theta: ThetaCache
+
+
+def pattention_forward(
+    x, key, value, kind="l2_norm_gelu", tau=None, scale=1.0, mask=None, approximate="none"
+):
+    """A mask and a scale are left to the formula."""
+    if not _fits(x, key, value) or mask is not None or x.ndim < 1:
+        return NotImplemented
+    if not _numbers(scale) or scale != 1.0 or key.ndim != 2 or value.ndim != 2:
+        return NotImplemented
+    if len(key) != len(value) or x.shape[-1] != key.shape[1]:
+        return NotImplemented
+    scores = product(_as_rows(x), key.T)
+    theta = theta_forward(scores, kind, tau, approximate)
+    if theta is NotImplemented:
+        return NotImplemented
+    weights, cache = theta
+    out, lead = product(weights, value), x.shape[:-1]
+    scores, weights = (a.reshape(*lead, len(key)) for a in (scores, weights))
+    return out.reshape(*lead, value.shape[1]), PattentionCache(x, key, value, scores, weights, cache)
+
+
+def pattention_backward(dout, cache):
+    x, key, value, _, weights, theta = cache
+    drows = _as_rows(_gradient(dout, (*x.shape[:-1], value.shape[1]), x.dtype))
+    dvalue = product(_as_rows(weights).T, drows)
+    dscores = theta_backward(product(drows, value.T), theta)
+    return product(dscores, key).reshape(x.shape), product(dscores.T, _as_rows(x)), dvalue
+
+
+def _as_rows(x):
+    """x (..., n) as a matrix (rows, n)."""
+    return x.reshape(-1, x.shape[-1])
+
+
 # -------------------------------------------------------------------------------------------- layer norm
 
 
@@ -500,9 +569,9 @@ def causal_attention_forward(query, key, value, n_heads=1, rotary_fraction=0.0, 
     if past is not None:
         key = cupy.concatenate([past[0], key], axis=-2)
         value = cupy.concatenate([past[1], value], axis=-2)
-    weights = query @ key.swapaxes(-1, -2)  # the scores, until the softmax overwrites them
+    weights = product(query, key.swapaxes(-1, -2))  # the scores, until the softmax overwrites them
     _softmax(weights, weights, 1 / math.sqrt(head_dim), length, past_length)
-    out = _merge_heads(weights @ value)
+    out = _merge_heads(product(weights, value))
     return out, AttentionCache(query, key, value, weights, rotary)
 
 
@@ -512,12 +581,11 @@ def causal_attention_backward(dout, cache):
     if length != key.shape[-2]:
         raise ValueError("there is no backward through a KV cache: run the whole sequence without past")
     dheads = _rotate_heads(_gradient(dout, (*lead, length, n_heads * head_dim), query.dtype), n_heads)
-    # CuPy's batched product copies a transposed operand: (dᵀ W)ᵀ transposes (T, head_dim), Wᵀ d would (T, T)
-    dvalue = (dheads.swapaxes(-1, -2) @ weights).swapaxes(-1, -2)
-    dscores = dheads @ value.swapaxes(-1, -2)
+    dvalue = product(weights.swapaxes(-1, -2), dheads)
+    dscores = product(dheads, value.swapaxes(-1, -2))
     _softmax_backward(dscores, weights, dscores, 1 / math.sqrt(head_dim))
-    dkey = (query.swapaxes(-1, -2) @ dscores).swapaxes(-1, -2)
-    dquery = dscores @ key
+    dkey = product(dscores.swapaxes(-1, -2), query)
+    dquery = product(dscores, key)
     return _merge_heads(dquery, rotary), _merge_heads(dkey, rotary), _merge_heads(dvalue)
 
 
@@ -550,15 +618,16 @@ def _merge_heads(x, rotary=None):
 def _launch_rotation(x, out, rotary, shape, to_heads):
     *_, n_heads, length, head_dim = shape
     cos, sin = rotary or (None, None)
+    rows = x.size // head_dim
     launch(
         "rotate_heads",
-        flat_shape(x.size),
+        row_shape(rows, head_dim),
         x.dtype,
         x=x,
         out=out,
         cos=cos,
         sin=sin,
-        size=x.size,
+        rows=rows,
         length=length,
         heads=n_heads,
         head_dim=head_dim,
@@ -590,13 +659,14 @@ def _launch_on_leaves(kernel, leaves, per_block=(), **arguments):
     done = 0
     for start in range(0, len(leaves), MAX_LEAVES):
         part = leaves[start : start + MAX_LEAVES]
-        table = np.zeros((), LEAVES_DTYPE)
-        for i, arrays in enumerate(part):
-            table["array"][: len(arrays), i] = [a.data.ptr for a in arrays]
-            table["size"][i] = arrays[0].size
-            table["decays"][i] = arrays[0].ndim >= 2
-        table["first_block"][1 : len(part) + 1] = np.cumsum([_chunks(arrays[0]) for arrays in part])
-        blocks = int(table["first_block"][len(part)])
+        table, count = np.zeros((), LEAVES_DTYPE), len(part)
+        table["array"][: len(part[0]), :count] = np.transpose(
+            [[a.data.ptr for a in arrays] for arrays in part]
+        )
+        table["size"][:count] = [arrays[0].size for arrays in part]
+        table["decays"][:count] = [arrays[0].ndim >= 2 for arrays in part]
+        table["first_block"][1 : count + 1] = np.cumsum([_chunks(arrays[0]) for arrays in part])
+        blocks = int(table["first_block"][count])
         mine = {name: a[done : done + blocks] if name in per_block else a for name, a in arguments.items()}
         launch(kernel, ((blocks,), (256,)), part[0][0].dtype, leaves=table, **mine)
         done += blocks
@@ -656,39 +726,12 @@ def clip_by_global_norm(grads, max_norm):
     return tree_from_items((name, g) for (name, _), g in zip(items, clipped, strict=True)), norm
 
 
-# -------------------------------------------------------------------------------------------------- TF32
-
-
-@contextlib.contextmanager
-def tf32():
-    """Inside, float32 GEMMs on Ampere and newer GPUs round their inputs to 10 bits of mantissa, for speed.
-
-    CuPy's documented switch is the variable CUPY_TF32=1, for a whole process and for 2-D products only (they pass
-    a compute type to cuBLAS; batched ones, token-token attention, do not). Here both are covered: that compute
-    type, which only cupy._core can change while a process runs, and the math mode of the cuBLAS handle.
-    On older GPUs nothing changes. Entered per thread and device, as a cuBLAS handle belongs to both.
-    """
-    import cupy
-
-    device = cupy.cuda.Device()
-    if int(device.compute_capability) < 80:
-        yield
-        return
-    core, cublas, handle = cupy._core, cupy.cuda.cublas, device.cublas_handle
-    before, mode = core.get_compute_type(np.float32), cublas.getMathMode(handle)
-    core.set_compute_type(np.float32, core._routines_linalg.COMPUTE_TYPE_TF32)
-    cublas.setMathMode(handle, cublas.CUBLAS_TF32_TENSOR_OP_MATH)
-    try:
-        yield
-    finally:
-        core.set_compute_type(np.float32, before)
-        cublas.setMathMode(handle, mode)
-
-
 # -------------------------------------------------------------------------------------------- the tables
 
 FORWARD = {
     "theta_forward": theta_forward,
+    "linear_forward": linear_forward,
+    "pattention_forward": pattention_forward,
     "gelu_forward": gelu_forward,
     "softmax_forward": softmax_forward,
     "layer_norm_forward": layer_norm_forward,
@@ -700,6 +743,8 @@ FORWARD = {
 }
 BACKWARD = {
     ("theta_backward", ThetaCache): theta_backward,
+    ("linear_backward", LinearCache): linear_backward,
+    ("pattention_backward", PattentionCache): pattention_backward,
     ("gelu_backward", GeluCache): gelu_backward,
     ("softmax_backward", SoftmaxCache): softmax_backward,
     ("layer_norm_backward", LayerNormCache): layer_norm_backward,

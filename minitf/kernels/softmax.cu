@@ -15,9 +15,9 @@ __device__ void softmax_row(const real *x, real *out, int n, int visible, real s
         out[i] = exp(scale * x[i] - largest);
         total += out[i];
     }
-    total = team_sum(total);
+    const real factor = times / team_sum(total);
     for (int i = threadIdx.x; i < n; i += blockDim.x)
-        out[i] = i < visible ? times * (out[i] / total) : real(0);
+        out[i] = i < visible ? factor * out[i] : real(0);
 }
 
 // Causal where queries > 0: rows are the queries of one head after another, and the query at position p

@@ -10,6 +10,7 @@
 
 enum Kind { L2_NORM_GELU, GELU_L2_NORM, SOFTMAX, L1_NORM_GELU, GELU }; // the order of KINDS
 
+#define HELD (32768 / (int)sizeof(real)) // entries in 32 KiB of shared memory: rows of 1,024 floats, eight at a time
 #define SMALLEST_NORMAL (sizeof(real) == 8 ? real(2.2250738585072014e-308) : real(1.1754943508222875e-38))
 
 // What the norm is taken of.
@@ -49,15 +50,16 @@ KERNEL theta_forward(const real *scores, real *weights, real *inverse_norm, long
         largest = fmax(largest, fabs(before_norm(a[i], kind, approximate)));
     largest = team_max(largest);
     const bool alive = largest > SMALLEST_NORMAL;
+    const real to_unit = alive ? 1 / largest : 1; // one division for the row: each takes ten instructions
     real norm = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real unit = before_norm(a[i], kind, approximate) / (alive ? largest : 1);
+        const real unit = before_norm(a[i], kind, approximate) * to_unit;
         norm += kind == L1_NORM_GELU ? fabs(unit) : unit * unit;
     }
     norm = team_sum(norm);
     if (kind != L1_NORM_GELU)
         norm = sqrt(norm);
-    const real inverse = alive ? 1 / largest / norm : 0;
+    const real inverse = alive ? to_unit / norm : 0;
     if (threadIdx.x == 0)
         inverse_norm[row] = inverse;
 
@@ -92,17 +94,24 @@ KERNEL theta_backward(const real *dweights, const real *scores, const real *weig
     }
 
     // Back through the norm, u = x / |x|:  dx = (du - u (u . du)) / |x|; for |x|_1, sign(x) takes the place of
-    // the first u (paper, App. A, eq. 25).
+    // the first u (paper, App. A, eq. 25). du is needed twice and is most of the arithmetic: a team keeps it in its
+    // part of the shared memory, as far as that goes.
+    __shared__ real held[HELD];
+    const int room = HELD / blockDim.y;
+    real *mine = held + threadIdx.y * room;
     const real inverse = inverse_norm[row];
     real dot = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         const real u = before_norm(a[i], kind, approximate) * inverse;
-        dot += u * dnormed(dw[i], u, kind, approximate, scale);
+        const real du = dnormed(dw[i], u, kind, approximate, scale);
+        if (i < room)
+            mine[i] = du; // read below by this thread alone, so no barrier
+        dot += u * du;
     }
     dot = team_sum(dot);
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         const real u = before_norm(a[i], kind, approximate) * inverse;
-        const real du = dnormed(dw[i], u, kind, approximate, scale);
+        const real du = i < room ? mine[i] : dnormed(dw[i], u, kind, approximate, scale);
         const real sign = a[i] > 0 ? 1 : a[i] < 0 ? -1 : 0;
         const real dx = inverse * (du - (kind == L1_NORM_GELU ? sign : u) * dot);
         da[i] = kind == GELU_L2_NORM ? dx * gelu_slope(a[i], approximate) : dx;
