@@ -10,6 +10,7 @@ product), and the largest speed that one big product reaches.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -87,8 +88,14 @@ def make_batch(config, batch_size):
     return ids[:, :-1].copy(), ids[:, 1:].copy()
 
 
+@functools.lru_cache(maxsize=1)
+def weights(config):
+    """The same for every engine; each copies them."""
+    return init_params(config)
+
+
 def minitf_engine(config, batch_size):
-    params = init_params(config)
+    params = tree_map(np.copy, weights(config))
     state = adamw_init(params)
     ids, targets = make_batch(config, batch_size)
 
@@ -107,7 +114,7 @@ def torch_engine(config, batch_size, compiled=False, device="cpu"):
 
     from minitf import oracle
 
-    params = oracle.to_torch(init_params(config), device=device)
+    params = oracle.to_torch(weights(config), device=device)
     leaves = [leaf for _, leaf in tree_items(params)]
     groups = [
         {"params": [p for p in leaves if p.ndim >= 2], "weight_decay": 0.1},
@@ -139,7 +146,7 @@ def products_engine(config, batch_size):
     """The matrix products of one training step and nothing else, on arrays that are there already."""
     counter = FlopCounter()
     ids, targets = make_batch(config, batch_size)
-    loss_and_grads(tree_map(counter.wrap, init_params(config)), ids, targets, config)
+    loss_and_grads(tree_map(counter.wrap, weights(config)), ids, targets, config)
     assert counter.flops == batch_size * training_flops(config, config.context)
     rng = np.random.default_rng(0)
 

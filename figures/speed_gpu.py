@@ -24,7 +24,6 @@ from minitf import (
     adamw_init,
     adamw_step,
     count_parameters,
-    init_params,
     kernels,
     loss_and_grads,
     plot,
@@ -49,7 +48,7 @@ SIZES = {  # name: (config, batch size)
     "Transformer 100M": (speed.transformer(1024, 6, 16, 512), 16),
 }
 KERNEL_ENGINES = ("minitf", "torch eager", "torch.compile")
-TURN = 0.05  # seconds that a turn should last
+TURN = 0.03  # seconds that a turn should last
 
 
 # ------------------------------------------------------------------------------------------------ engines
@@ -58,7 +57,7 @@ TURN = 0.05  # seconds that a turn should last
 def minitf_engine(config, batch_size, compute=loss_and_grads):
     import cupy
 
-    params = to_device(init_params(config), "cuda")
+    params = to_device(speed.weights(config), "cuda")
     state = adamw_init(params)
     ids, targets = (cupy.asarray(a) for a in speed.make_batch(config, batch_size))
 
@@ -116,6 +115,7 @@ ENGINES = {
     ),
     "products alone": products_engine,
 }
+LARGE = ("Tokenformer 100M", "Transformer 100M")
 FAST = ("minitf", "torch eager", "torch.compile", "products alone")  # measured with TF32 too
 
 
@@ -222,11 +222,11 @@ def kernel_cases():
             lambda x: torch.softmax(x, -1),
             [rows_of(1024)],
         ),
-        "cross-entropy, 1024": (
+        "cross-entropy, 4096": (
             cuda.cross_entropy_forward,
             cuda.cross_entropy_backward,
             functional.cross_entropy,
-            [rows_of(1024), classes_of(1024)],
+            [rows_of(4096), classes_of(4096)],
         ),
     }
     for name, (forward, backward, in_torch, arrays) in pairs.items():
@@ -278,12 +278,6 @@ def run(repeats):
     import cupy
     import torch
 
-    torch.set_default_device("cuda")
-    sizes = {name: measure_size(name, ENGINES, repeats) for name in progress(SIZES, "sizes")}
-    tf32 = {
-        name: measure_size(name, FAST, repeats, tf32=True)
-        for name in progress(["Tokenformer 100M", "Transformer 100M"], "TF32")
-    }
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     measured = {
         "command": "python figures/speed_gpu.py",
@@ -291,8 +285,8 @@ def run(repeats):
         "gpu": properties["name"].decode(),
         "cuda": cupy.cuda.runtime.runtimeGetVersion(),
         "versions": {"cupy": cupy.__version__, "numpy": np.__version__, "torch": torch.__version__},
-        "sizes": sizes,
-        "tf32": tf32,
+        "sizes": {name: measure_size(name, ENGINES, repeats) for name in progress(SIZES, "sizes")},
+        "tf32": {name: measure_size(name, FAST, repeats, tf32=True) for name in progress(LARGE, "TF32")},
         "kernels": measure_kernels(repeats),
     }
     STEM.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")

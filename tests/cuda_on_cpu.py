@@ -7,9 +7,11 @@ a number to the host raises inside `no_waiting()`, as it would make the host wai
 
 import contextlib
 import ctypes
+import functools
 import shutil
 import subprocess
 import sys
+import tempfile
 import types
 import weakref
 from pathlib import Path
@@ -271,29 +273,17 @@ class RawModule:
 # --------------------------------------------------------------------------------------------- products
 
 
-class Cublas:
-    """cuBLAS's gemm as its manual has it, in NumPy on the same addresses; takes the place of `cublas._Functions`."""
-
-    def multiply(self, dtype, transposes, sizes, left, right, result, batch):
-        m, n, k = sizes
-        if batch > 1 and result[2] < m * n:
-            raise RuntimeError("the matrices of the result overlap")
-        for i in range(batch):
-            a = _column_major(dtype, left, i, (k, m) if transposes[0] else (m, k))
-            b = _column_major(dtype, right, i, (n, k) if transposes[1] else (k, n))
-            product = (a.T if transposes[0] else a) @ (b.T if transposes[1] else b)
-            _column_major(dtype, result, i, (m, n))[...] = product
-
-
-def _column_major(dtype, operand, i, shape):
-    """Matrix i of an operand (address, leading dimension, step), as a view."""
-    address, leading, step = operand
-    if leading < max(1, shape[0]):
-        raise RuntimeError(f"a leading dimension of {leading} for matrices of {shape[0]} rows")
-    size = dtype.itemsize
-    count = leading * (shape[1] - 1) + shape[0]
-    memory = (ctypes.c_char * (count * size)).from_address(address + i * step * size)
-    return np.lib.stride_tricks.as_strided(np.frombuffer(memory, dtype), shape, (size, leading * size))
+@functools.cache
+def cublas_functions():
+    """`cublas._functions` of a library that counts as cuBLAS does, on the CPU (cublas_on_cpu.cpp)."""
+    folder = tempfile.mkdtemp()
+    try:
+        library = Path(folder) / "cublas.so"
+        source = Path(__file__).with_name("cublas_on_cpu.cpp")
+        subprocess.run([compiler(), *FLAGS[:4], source, "-o", library], check=True)
+        return cublas._Functions(ctypes.CDLL(str(library)))
+    finally:
+        shutil.rmtree(folder)  # Linux keeps what is loaded
 
 
 # ------------------------------------------------------------------------------------------- the module
@@ -315,7 +305,11 @@ def fake_cupy():
     for thing in (ndarray, empty, asarray, ascontiguousarray, asnumpy, RawModule):
         setattr(cupy, thing.__name__, thing)
     cupy.array, cupy.zeros_like = asarray, _zeros_like
-    cupy.cuda = types.SimpleNamespace(Device=lambda: types.SimpleNamespace(id=0))
+    cupy.cuda = types.SimpleNamespace(
+        Device=lambda: types.SimpleNamespace(id=0),
+        device=types.SimpleNamespace(get_cublas_handle=lambda: 0),
+        get_current_stream=lambda: types.SimpleNamespace(ptr=0),
+    )
     return cupy
 
 
@@ -328,7 +322,7 @@ def installed(folder):
     for cache in caches:
         cache.cache_clear()
     sys.modules["cupy"] = cupy = fake_cupy()
-    functions, cublas._functions = cublas._functions, Cublas
+    functions, cublas._functions = cublas._functions, cublas_functions
     try:
         yield cupy
     finally:

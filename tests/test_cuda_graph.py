@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_cuda_kernels import need
 
 from minitf.kernels import Replayed, cublas, cuda_graph
 
 
 @pytest.fixture(scope="module")
 def cupy(tmp_path_factory):
+    need("g++", cuda_on_cpu.compiler())
     with cuda_on_cpu.installed(tmp_path_factory.mktemp("unused")) as module:
         yield module
 

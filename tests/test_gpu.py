@@ -14,7 +14,7 @@ import pytest
 import test_cuda_kernels
 from test_cuda_kernels import tree_error, wired  # noqa: F401  # wired is a fixture
 
-from minitf import backend, model, optim
+from minitf import backend, growth, model, optim
 from minitf import train as training
 from minitf.kernels import Replayed, cuda
 
@@ -152,7 +152,8 @@ def test_a_replayed_step_equals_the_step(cupy, name):
         assert tree_error(backend.to_host(grads), backend.to_host(expected))[0] == 0
         losses.append((loss, expected_loss))
         params["embedding"]["weight"] *= 1.1  # where it is, as AdamW does
-    assert again.recording.graph is not None
+    waits = getattr(config, "ffn_top_k", None) is not None  # for the tokens that were chosen
+    assert (again.recording.graph is None) == waits
     assert [float(got) for got, _ in losses] == [float(expected) for _, expected in losses]
 
 
@@ -168,14 +169,19 @@ def test_training_in_float32_is_replayed_and_equals_that_on_the_cpu(cupy, monkey
             made.append(self)
 
     monkeypatch.setattr(training, "Replayed", Watched)
-    for share in (0.0, 0.5):  # while tau moves, every step differs from the last
+    grown, larger = growth.grow(params, config, ffn_tokens=config.ffn_tokens + 4, tau="hold")
+    for before, shape, share in ((params, config, 0.0), (grown, larger, 0.5)):
         settings = training.TrainConfig(
-            steps=12, batch_size=4, eval_every=4, eval_windows=4, anneal_share=share
+            steps=12,
+            batch_size=4,
+            eval_every=4,
+            eval_windows=4,
+            anneal_share=share,  # no step is as the last then
         )
-        expected = training.train_model(params, config, ids[:300], settings, ids[300:])
+        expected = training.train_model(before, shape, ids[:300], settings, ids[300:])
         made.clear()
-        got = training.train_model(backend.to_device(params, "cuda"), config, ids[:300], settings, ids[300:])
-        assert all(replayed.recording.graph is not None for replayed in made)
+        got = training.train_model(backend.to_device(before, "cuda"), shape, ids[:300], settings, ids[300:])
+        assert made and all(replayed.recording.graph is not None for replayed in made)
         for here, there in zip(got.history, expected.history, strict=True):
             assert here == pytest.approx(there, rel=1e-4)
 

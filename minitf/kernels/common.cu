@@ -2,10 +2,10 @@
 // or double (-DREAL=...). ASCII only: NVRTC gets its source through a file in the machine's own encoding.
 //
 // Rows. Most formulas work along the last axis, one row at a time. A team of threads owns a row:
-//     a warp, for rows of up to 1024 entries:  blockDim = (32, 8), eight rows per block, no barrier;
+//     a warp, for rows of up to 1024 entries:  blockDim = (32, 4), four rows per block, no barrier;
 //     a block, for longer rows:                blockDim = (256, 1).
-// A kernel may loop over its row several times. Only the first loop reads DRAM: the row is small, and the same
-// threads read the same entries again from the cache. These kernels are bound by DRAM, so that is one pass.
+// A thread works on every blockDim.x-th entry. These kernels are bound by memory, so a row that is needed more than
+// once is staged: fetched from memory in one go, and kept on the chip. See `stage`.
 //
 // Nothing here depends on the order in which blocks or warps happen to run: results repeat to the last bit.
 
@@ -20,6 +20,36 @@ typedef REAL real;
 __device__ long long team_row()
 {
     return (long long)blockIdx.x * blockDim.y + threadIdx.y;
+}
+
+// Copy a row to shared memory and return the copy, or null where it is too long; SLOT tells two copies in one kernel
+// apart. A thread copies just the entries that it works on, so it needs no barrier to read them, and may change them.
+//
+// Two reasons, both measured on an H200 (README.md). The first-level cache would not keep the row: the rows of all
+// warps on a multiprocessor are larger. And memory is far away: to keep it busy, a thread has to ask for many entries
+// before the first one comes. So AT_ONCE loads stand before the first store.
+#define STAGE (16384 / (int)sizeof(real)) // entries for a block: 16 KiB, 1,024 floats for each of four warps
+#define AT_ONCE 16
+
+template <int SLOT> __device__ real *stage(const real *row, int n)
+{
+    __shared__ real memory[STAGE];
+    const int room = STAGE / blockDim.y, step = blockDim.x;
+    if (n > room)
+        return nullptr;
+    real *copy = memory + threadIdx.y * room;
+    for (int first = threadIdx.x; first < n; first += AT_ONCE * step) {
+        real held[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++)
+            if (first + k * step < n)
+                held[k] = row[first + k * step];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++)
+            if (first + k * step < n)
+                copy[first + k * step] = held[k];
+    }
+    return copy;
 }
 
 __device__ real warp_sum(real value)

@@ -12,6 +12,8 @@ KERNEL cross_entropy_rows(const real *logits, const long long *targets, const un
         return;
     const real *x = logits + row * n;
     real top = x[0], sum = 0;
+    if (const real *staged = stage<0>(x, n))
+        x = staged;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
         top = fmax(top, x[i]);
     top = team_max(top);
@@ -22,7 +24,7 @@ KERNEL cross_entropy_rows(const real *logits, const long long *targets, const un
         return;
     const long long target = targets[row];
     const bool valid = target >= 0 && target < n;
-    const real loss = valid ? log(sum) - (x[target] - top) : log(real(-1));
+    const real loss = valid ? log(sum) - (logits[row * n + target] - top) : log(real(-1));
     losses[row] = mask && !mask[row] ? 0 : loss;
     largest[row] = top;
     total[row] = sum;
@@ -32,6 +34,7 @@ KERNEL cross_entropy_rows(const real *logits, const long long *targets, const un
 KERNEL cross_entropy_mean(const real *losses, const unsigned char *mask, real *loss, real *count, long long rows)
 {
     real sum = 0, kept = 0;
+#pragma unroll 8
     for (long long row = threadIdx.x; row < rows; row += blockDim.x) {
         sum += losses[row];
         kept += !mask || mask[row] ? 1 : 0;
@@ -54,8 +57,10 @@ KERNEL cross_entropy_backward(const real *logits, const long long *targets, cons
         return;
     const real kept = !mask || mask[row] ? 1 : 0;
     const real share = scale * (dloss ? *dloss : 1) * (kept / *count);
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real probability = exp(logits[row * n + i] - largest[row]) / total[row];
-        dlogits[row * n + i] = share * (probability - (i == targets[row] ? 1 : 0));
-    }
+    const real *x = logits + row * n, top = largest[row], to_probability = 1 / total[row];
+    const long long target = targets[row];
+    if (const real *staged = stage<0>(x, n))
+        x = staged;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        dlogits[row * n + i] = share * (exp(x[i] - top) * to_probability - (i == target ? 1 : 0));
 }

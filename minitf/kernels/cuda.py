@@ -124,15 +124,15 @@ def _pack(kernel, argument, type_, value, dtype):
 def row_shape(rows, n):
     """Grid and block of a kernel that works along rows: a warp per row, for long rows a block (common.cu).
 
-    >>> row_shape(20, 100), row_shape(20, 5000)
-    (((3,), (32, 8)), ((20,), (256, 1)))
+    >>> row_shape(10, 100), row_shape(10, 5000)
+    (((3,), (32, 4)), ((10,), (256, 1)))
     """
-    return ((-(-rows // 8),), (32, 8)) if n <= 1024 else ((rows,), (256, 1))
+    return ((-(-rows // 4),), (32, 4)) if n <= 1024 else ((rows,), (256, 1))
 
 
 def flat_shape(size):
-    """Grid and block of a kernel with one thread per entry."""
-    return (-(-size // 256),), (256,)
+    """Grid and block of a kernel with one thread for four entries (ENTRIES in gelu.cu)."""
+    return (-(-size // 1024),), (256,)
 
 
 ONE_BLOCK = (1,), (256,)

@@ -32,16 +32,35 @@ __device__ real gelu_slope(real x, int approximate)
     return cdf + x * pdf;
 }
 
+// Each thread has four entries, 256 apart: four loads on their way at a time instead of one.
+#define ENTRIES 4
+
 KERNEL gelu_forward(const real *x, real *out, long long size, int approximate)
 {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size)
-        out[i] = gelu(x[i], approximate);
+    const long long first = (long long)blockIdx.x * ENTRIES * blockDim.x + threadIdx.x;
+    real held[ENTRIES];
+#pragma unroll
+    for (int k = 0; k < ENTRIES; k++)
+        if (first + k * blockDim.x < size)
+            held[k] = x[first + k * blockDim.x];
+#pragma unroll
+    for (int k = 0; k < ENTRIES; k++)
+        if (first + k * blockDim.x < size)
+            out[first + k * blockDim.x] = gelu(held[k], approximate);
 }
 
 KERNEL gelu_backward(const real *dout, const real *x, real *dx, long long size, int approximate)
 {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size)
-        dx[i] = dout[i] * gelu_slope(x[i], approximate);
+    const long long first = (long long)blockIdx.x * ENTRIES * blockDim.x + threadIdx.x;
+    real held[ENTRIES], gradient[ENTRIES];
+#pragma unroll
+    for (int k = 0; k < ENTRIES; k++)
+        if (first + k * blockDim.x < size) {
+            held[k] = x[first + k * blockDim.x];
+            gradient[k] = dout[first + k * blockDim.x];
+        }
+#pragma unroll
+    for (int k = 0; k < ENTRIES; k++)
+        if (first + k * blockDim.x < size)
+            dx[first + k * blockDim.x] = gradient[k] * gelu_slope(held[k], approximate);
 }

@@ -9,6 +9,8 @@ KERNEL layer_norm_forward(const real *x, const real *weight, const real *bias, r
         return;
     const real *from = x + row * n;
     real *to = out + row * n;
+    if (const real *staged = stage<0>(from, n))
+        from = staged;
 
     real sum = 0, squares = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
@@ -33,11 +35,11 @@ KERNEL layer_norm_forward(const real *x, const real *weight, const real *bias, r
     }
 }
 
-// What the forward normed: computed again from x and its mean, or stored as it is where mean is null.
-__device__ real normed(const real *source, const real *mean, const real *inverse_std, long long row, int n, int i)
+// What the forward normed is source where mean is null, else (source - center) factor.
+__device__ void how_normed(const real *mean, const real *inverse_std, long long row, real &center, real &factor)
 {
-    const real value = source[row * n + i];
-    return mean ? (value - mean[row]) * inverse_std[row] : value;
+    center = mean ? mean[row] : 0;
+    factor = mean ? inverse_std[row] : 1;
 }
 
 // dx = inverse_std (dnormed - avg(dnormed) - normed avg(dnormed normed)),  dnormed = dout weight
@@ -47,18 +49,24 @@ KERNEL layer_norm_backward(const real *dout, const real *source, const real *mea
     const long long row = team_row();
     if (row >= rows)
         return;
-    real along_one = 0, along_normed = 0;
+    const real *from = source + row * n, *gradient = dout + row * n;
+    const real *staged_from = stage<0>(from, n), *staged_gradient = stage<1>(gradient, n);
+    if (staged_from)
+        from = staged_from, gradient = staged_gradient;
+    real center, factor, along_one = 0, along_normed = 0;
+    how_normed(mean, inverse_std, row, center, factor);
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real d = weight ? dout[row * n + i] * weight[i] : dout[row * n + i];
+        const real d = weight ? gradient[i] * weight[i] : gradient[i];
         along_one += d;
-        along_normed += d * normed(source, mean, inverse_std, row, n, i);
+        along_normed += d * ((from[i] - center) * factor);
     }
     along_one = team_sum(along_one) / n;
     along_normed = team_sum(along_normed) / n;
+    const real inverse = inverse_std[row];
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real d = weight ? dout[row * n + i] * weight[i] : dout[row * n + i];
-        const real along = normed(source, mean, inverse_std, row, n, i) * along_normed;
-        dx[row * n + i] = inverse_std[row] * (d - along - along_one);
+        const real d = weight ? gradient[i] * weight[i] : gradient[i];
+        const real along = (from[i] - center) * factor * along_normed;
+        dx[row * n + i] = inverse * (d - along - along_one);
     }
 }
 
@@ -75,7 +83,9 @@ KERNEL layer_norm_columns(const real *dout, const real *source, const real *mean
     if (column < n)
         for (long long row = first + threadIdx.y; row < last; row += 8) {
             const real d = dout[row * n + column];
-            weight += d * normed(source, mean, inverse_std, row, n, column);
+            real center, factor;
+            how_normed(mean, inverse_std, row, center, factor);
+            weight += d * ((source[row * n + column] - center) * factor);
             bias += d;
         }
     weights[threadIdx.y][threadIdx.x] = weight;

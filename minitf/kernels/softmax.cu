@@ -6,18 +6,22 @@
 
 __device__ void softmax_row(const real *x, real *out, int n, int visible, real scale, real times)
 {
+    real *staged = stage<0>(x, visible);
+    const real *from = staged ? staged : x;
+    real *exponentials = staged ? staged : out;
     real largest = scale * x[0];
     for (int i = threadIdx.x; i < visible; i += blockDim.x)
-        largest = fmax(largest, scale * x[i]);
+        largest = fmax(largest, scale * from[i]);
     largest = team_max(largest); // also a barrier, as is team_sum: x[0] has been read before it is overwritten
     real total = 0;
     for (int i = threadIdx.x; i < visible; i += blockDim.x) {
-        out[i] = exp(scale * x[i] - largest);
-        total += out[i];
+        const real exponential = exp(scale * from[i] - largest);
+        exponentials[i] = exponential;
+        total += exponential;
     }
     const real factor = times / team_sum(total);
     for (int i = threadIdx.x; i < n; i += blockDim.x)
-        out[i] = i < visible ? factor * out[i] : real(0);
+        out[i] = i < visible ? factor * exponentials[i] : real(0);
 }
 
 // Causal where queries > 0: rows are the queries of one head after another, and the query at position p
@@ -38,6 +42,9 @@ KERNEL softmax_backward(const real *dout, const real *out, real *dx, long long r
     if (row >= rows)
         return;
     const real *dw = dout + row * n, *w = out + row * n;
+    const real *staged_dw = stage<0>(dw, n), *staged_w = stage<1>(w, n);
+    if (staged_dw)
+        dw = staged_dw, w = staged_w;
     real dot = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
         dot += dw[i] * w[i];

@@ -10,7 +10,6 @@
 
 enum Kind { L2_NORM_GELU, GELU_L2_NORM, SOFTMAX, L1_NORM_GELU, GELU }; // the order of KINDS
 
-#define HELD (32768 / (int)sizeof(real)) // entries in 32 KiB of shared memory: rows of 1,024 floats, eight at a time
 #define SMALLEST_NORMAL (sizeof(real) == 8 ? real(2.2250738585072014e-308) : real(1.1754943508222875e-38))
 
 // What the norm is taken of.
@@ -44,6 +43,8 @@ KERNEL theta_forward(const real *scores, real *weights, real *inverse_norm, long
         return;
     }
 
+    if (const real *staged = stage<0>(a, n))
+        a = staged;
     // 1 / |x|. x is divided by its largest entry first: squares of entries above 1e19 overflow float.
     real largest = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
@@ -94,24 +95,25 @@ KERNEL theta_backward(const real *dweights, const real *scores, const real *weig
     }
 
     // Back through the norm, u = x / |x|:  dx = (du - u (u . du)) / |x|; for |x|_1, sign(x) takes the place of
-    // the first u (paper, App. A, eq. 25). du is needed twice and is most of the arithmetic: a team keeps it in its
-    // part of the shared memory, as far as that goes.
-    __shared__ real held[HELD];
-    const int room = HELD / blockDim.y;
-    real *mine = held + threadIdx.y * room;
+    // the first u (paper, App. A, eq. 25). du is needed twice and is most of the arithmetic, so it is kept, too.
+    if (const real *staged = stage<0>(a, n))
+        a = staged;
+    real *kept_du = stage<1>(dw, n);
+    if (kept_du)
+        dw = kept_du;
     const real inverse = inverse_norm[row];
     real dot = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         const real u = before_norm(a[i], kind, approximate) * inverse;
         const real du = dnormed(dw[i], u, kind, approximate, scale);
-        if (i < room)
-            mine[i] = du; // read below by this thread alone, so no barrier
+        if (kept_du)
+            kept_du[i] = du;
         dot += u * du;
     }
     dot = team_sum(dot);
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         const real u = before_norm(a[i], kind, approximate) * inverse;
-        const real du = i < room ? mine[i] : dnormed(dw[i], u, kind, approximate, scale);
+        const real du = kept_du ? kept_du[i] : dnormed(dw[i], u, kind, approximate, scale);
         const real sign = a[i] > 0 ? 1 : a[i] < 0 ? -1 : 0;
         const real dx = inverse * (du - (kind == L1_NORM_GELU ? sign : u) * dot);
         da[i] = kind == GELU_L2_NORM ? dx * gelu_slope(a[i], approximate) : dx;
