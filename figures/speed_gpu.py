@@ -11,6 +11,7 @@ speed of a plain copy do they reach, if every array they need is read once and e
 import argparse
 import contextlib
 import gc
+import itertools
 import json
 import statistics
 import time
@@ -261,35 +262,40 @@ def kernel_cases():
         )
 
 
-def measure_kernels(repeats):
-    """Of each kernel the seconds, and the bytes per second that it would need to move at least."""
+def copy_case():
+    """The same for a plain copy."""
     import cupy
 
-    source = cupy.zeros((2**28,), np.float32)
+    source = cupy.zeros((2**27,), np.float32)
     target = cupy.empty_like(source)
-    copy = interleave({"copy": lambda: cupy.copyto(target, source)}, repeats)["copy"]
-    found = {"copy": {"bytes": 2 * source.nbytes, "seconds": {"minitf": copy}}}
-    for name, size, functions in progress(kernel_cases(), "kernels"):
-        found[name] = {"bytes": size, "seconds": interleave(functions, repeats)}
-    return found
+    return "copy", 2 * source.nbytes, {"minitf": lambda: cupy.copyto(target, source)}
 
 
 def run(repeats):
     import cupy
     import torch
 
-    properties = cupy.cuda.runtime.getDeviceProperties(0)
     measured = {
         "command": "python figures/speed_gpu.py",
         "repeats": repeats,
-        "gpu": properties["name"].decode(),
+        "gpu": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode(),
         "cuda": cupy.cuda.runtime.runtimeGetVersion(),
         "versions": {"cupy": cupy.__version__, "numpy": np.__version__, "torch": torch.__version__},
-        "sizes": {name: measure_size(name, ENGINES, repeats) for name in progress(SIZES, "sizes")},
-        "tf32": {name: measure_size(name, FAST, repeats, tf32=True) for name in progress(LARGE, "TF32")},
-        "kernels": measure_kernels(repeats),
+        "kernels": {},
+        "sizes": {},
+        "tf32": {},
     }
-    STEM.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+
+    def save(part, name, result):
+        measured[part][name] = result
+        STEM.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+
+    for name, size, functions in progress(itertools.chain([copy_case()], kernel_cases()), "kernels"):
+        save("kernels", name, {"bytes": size, "seconds": interleave(functions, repeats)})
+    for name in progress(SIZES, "sizes"):
+        save("sizes", name, measure_size(name, ENGINES, repeats))
+    for name in progress(LARGE, "TF32"):
+        save("tf32", name, measure_size(name, FAST, repeats, tf32=True))
     print_table(measured)
 
 

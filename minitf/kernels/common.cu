@@ -5,13 +5,17 @@
 //     a warp, for rows of up to 1024 entries:  blockDim = (32, 4), four rows per block, no barrier;
 //     a block, for longer rows:                blockDim = (256, 1).
 // A thread works on every blockDim.x-th entry. These kernels are bound by memory, so a row that is needed more than
-// once is staged: fetched from memory in one go, and kept on the chip. See `stage`.
+// once is staged: fetched from memory in one go, and kept on the chip (see `stage`), if it fits. What is done with a
+// row is INLINED twice, for rows that are staged and for rows that are not: a pointer that might lead to either
+// memory makes every access slower.
 //
 // Nothing here depends on the order in which blocks or warps happen to run: results repeat to the last bit.
 
 typedef REAL real;
 
 #define THREADS 256
+#define MINUS_INFINITY log(real(0))
+#define INLINED __device__ __forceinline__
 #define ALL_LANES 0xffffffffu
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
 
@@ -22,22 +26,25 @@ __device__ long long team_row()
     return (long long)blockIdx.x * blockDim.y + threadIdx.y;
 }
 
-// Copy a row to shared memory and return the copy, or null where it is too long; SLOT tells two copies in one kernel
-// apart. A thread copies just the entries that it works on, so it needs no barrier to read them, and may change them.
+// Whether a row of this team fits into its part of the shared memory.
+#define STAGE (16384 / (int)sizeof(real)) // entries for a block: 16 KiB, 1,024 floats for each of four warps
+__device__ bool fits(int n)
+{
+    return n <= STAGE / (int)blockDim.y;
+}
+
+// Copy a row that fits to shared memory and return the copy; SLOT tells two copies in one kernel apart. A thread
+// copies just the entries that it works on: it needs no barrier to read them, and may change them.
 //
 // Two reasons, both measured on an H200 (README.md). The first-level cache would not keep the row: the rows of all
 // warps on a multiprocessor are larger. And memory is far away: to keep it busy, a thread has to ask for many entries
 // before the first one comes. So AT_ONCE loads stand before the first store.
-#define STAGE (16384 / (int)sizeof(real)) // entries for a block: 16 KiB, 1,024 floats for each of four warps
 #define AT_ONCE 16
-
 template <int SLOT> __device__ real *stage(const real *row, int n)
 {
     __shared__ real memory[STAGE];
-    const int room = STAGE / blockDim.y, step = blockDim.x;
-    if (n > room)
-        return nullptr;
-    real *copy = memory + threadIdx.y * room;
+    const int step = blockDim.x;
+    real *copy = memory + threadIdx.y * (STAGE / blockDim.y);
     for (int first = threadIdx.x; first < n; first += AT_ONCE * step) {
         real held[AT_ONCE];
 #pragma unroll

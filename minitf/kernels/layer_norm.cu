@@ -1,6 +1,26 @@
 // Layer norm along rows, out = normed weight + bias with normed = (x - mean) / sqrt(var + eps)
 // (ops.layer_norm_forward, ops.layer_norm_backward). weight, bias and mean may be null.
 
+INLINED void normalize(const real *x, const real *weight, const real *bias, real *out, int n, real eps, real &center,
+                       real &inverse)
+{
+    real sum = 0, squares = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        sum += x[i];
+    center = team_sum(sum) / n;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        squares += (x[i] - center) * (x[i] - center);
+    inverse = 1 / sqrt(team_sum(squares) / n + eps);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        real value = (x[i] - center) * inverse;
+        if (weight)
+            value *= weight[i];
+        if (bias)
+            value += bias[i];
+        out[i] = value;
+    }
+}
+
 KERNEL layer_norm_forward(const real *x, const real *weight, const real *bias, real *out, real *mean,
                           real *inverse_std, long long rows, int n, real eps)
 {
@@ -8,30 +28,15 @@ KERNEL layer_norm_forward(const real *x, const real *weight, const real *bias, r
     if (row >= rows)
         return;
     const real *from = x + row * n;
-    real *to = out + row * n;
-    if (const real *staged = stage<0>(from, n))
-        from = staged;
-
-    real sum = 0, squares = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        sum += from[i];
-    const real center = team_sum(sum) / n;
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        squares += (from[i] - center) * (from[i] - center);
-    const real inverse = 1 / sqrt(team_sum(squares) / n + eps);
-
+    real center, inverse;
+    if (fits(n))
+        normalize(stage<0>(from, n), weight, bias, out + row * n, n, eps, center, inverse);
+    else
+        normalize(from, weight, bias, out + row * n, n, eps, center, inverse);
     if (threadIdx.x == 0) {
         inverse_std[row] = inverse;
         if (mean)
             mean[row] = center;
-    }
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        real value = (from[i] - center) * inverse;
-        if (weight)
-            value *= weight[i];
-        if (bias)
-            value += bias[i];
-        to[i] = value;
     }
 }
 
@@ -43,31 +48,37 @@ __device__ void how_normed(const real *mean, const real *inverse_std, long long 
 }
 
 // dx = inverse_std (dnormed - avg(dnormed) - normed avg(dnormed normed)),  dnormed = dout weight
+INLINED void normalize_gradient(const real *dout, const real *source, const real *weight, real *dx, int n,
+                                real center, real factor, real inverse)
+{
+    real along_one = 0, along_normed = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real d = weight ? dout[i] * weight[i] : dout[i];
+        along_one += d;
+        along_normed += d * ((source[i] - center) * factor);
+    }
+    along_one = team_sum(along_one) / n;
+    along_normed = team_sum(along_normed) / n;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real d = weight ? dout[i] * weight[i] : dout[i];
+        const real along = (source[i] - center) * factor * along_normed;
+        dx[i] = inverse * (d - along - along_one);
+    }
+}
+
 KERNEL layer_norm_backward(const real *dout, const real *source, const real *mean, const real *inverse_std,
                            const real *weight, real *dx, long long rows, int n)
 {
     const long long row = team_row();
     if (row >= rows)
         return;
-    const real *from = source + row * n, *gradient = dout + row * n;
-    const real *staged_from = stage<0>(from, n), *staged_gradient = stage<1>(gradient, n);
-    if (staged_from)
-        from = staged_from, gradient = staged_gradient;
-    real center, factor, along_one = 0, along_normed = 0;
+    const real *gradient = dout + row * n, *from = source + row * n, inverse = inverse_std[row];
+    real center, factor;
     how_normed(mean, inverse_std, row, center, factor);
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real d = weight ? gradient[i] * weight[i] : gradient[i];
-        along_one += d;
-        along_normed += d * ((from[i] - center) * factor);
-    }
-    along_one = team_sum(along_one) / n;
-    along_normed = team_sum(along_normed) / n;
-    const real inverse = inverse_std[row];
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real d = weight ? gradient[i] * weight[i] : gradient[i];
-        const real along = (from[i] - center) * factor * along_normed;
-        dx[row * n + i] = inverse * (d - along - along_one);
-    }
+    if (fits(n))
+        normalize_gradient(stage<0>(gradient, n), stage<1>(from, n), weight, dx + row * n, n, center, factor, inverse);
+    else
+        normalize_gradient(gradient, from, weight, dx + row * n, n, center, factor, inverse);
 }
 
 // dweight = sum over rows of dout normed, dbias = sum of dout. Block (c, s) of 32 x 8 threads adds up 32 columns

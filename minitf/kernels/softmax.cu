@@ -4,24 +4,31 @@
 //
 // The largest entry is subtracted first. x and out may be the same array.
 
-__device__ void softmax_row(const real *x, real *out, int n, int visible, real scale, real times)
+// exponentials: memory for them, which may be x.
+INLINED void softmax_of(const real *x, real *exponentials, real *out, int n, int visible, real scale, real times)
 {
-    real *staged = stage<0>(x, visible);
-    const real *from = staged ? staged : x;
-    real *exponentials = staged ? staged : out;
-    real largest = scale * x[0];
+    real largest = MINUS_INFINITY;
     for (int i = threadIdx.x; i < visible; i += blockDim.x)
-        largest = fmax(largest, scale * from[i]);
-    largest = team_max(largest); // also a barrier, as is team_sum: x[0] has been read before it is overwritten
+        largest = fmax(largest, scale * x[i]);
+    largest = team_max(largest);
     real total = 0;
     for (int i = threadIdx.x; i < visible; i += blockDim.x) {
-        const real exponential = exp(scale * from[i] - largest);
+        const real exponential = exp(scale * x[i] - largest);
         exponentials[i] = exponential;
         total += exponential;
     }
     const real factor = times / team_sum(total);
     for (int i = threadIdx.x; i < n; i += blockDim.x)
         out[i] = i < visible ? factor * exponentials[i] : real(0);
+}
+
+__device__ void softmax_row(const real *x, real *out, int n, int visible, real scale, real times)
+{
+    if (fits(visible)) {
+        real *staged = stage<0>(x, visible);
+        softmax_of(staged, staged, out, n, visible, scale, times);
+    } else
+        softmax_of(x, out, out, n, visible, scale, times);
 }
 
 // Causal where queries > 0: rows are the queries of one head after another, and the query at position p
@@ -36,19 +43,24 @@ KERNEL softmax_forward(const real *x, real *out, long long rows, int n, real sca
 }
 
 // dx = scale w (dw - sum dw w); zero where w is, so the causal mask needs no second thought. dout may be dx.
+INLINED void softmax_gradient(const real *dw, const real *w, real *dx, int n, real scale)
+{
+    real dot = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        dot += dw[i] * w[i];
+    dot = team_sum(dot);
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        dx[i] = scale * w[i] * (dw[i] - dot);
+}
+
 KERNEL softmax_backward(const real *dout, const real *out, real *dx, long long rows, int n, real scale)
 {
     const long long row = team_row();
     if (row >= rows)
         return;
     const real *dw = dout + row * n, *w = out + row * n;
-    const real *staged_dw = stage<0>(dw, n), *staged_w = stage<1>(w, n);
-    if (staged_dw)
-        dw = staged_dw, w = staged_w;
-    real dot = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        dot += dw[i] * w[i];
-    dot = team_sum(dot);
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        dx[row * n + i] = scale * w[i] * (dw[i] - dot);
+    if (fits(n))
+        softmax_gradient(stage<0>(dw, n), stage<1>(w, n), dx + row * n, n, scale);
+    else
+        softmax_gradient(dw, w, dx + row * n, n, scale);
 }

@@ -24,6 +24,33 @@ __device__ real dnormed(real dw, real u, int kind, int approximate, real scale)
     return kind == GELU_L2_NORM ? scale * dw : scale * dw * gelu_slope(scale * u, approximate);
 }
 
+// A row of weights by way of a norm; gives 1 / |x|. x is divided by its largest entry first: squares of entries above
+// 1e19 overflow float.
+INLINED real normed_weights(const real *a, real *w, int n, int kind, int approximate, real scale)
+{
+    real largest = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        largest = fmax(largest, fabs(before_norm(a[i], kind, approximate)));
+    largest = team_max(largest);
+    const bool alive = largest > SMALLEST_NORMAL;
+    const real to_unit = alive ? 1 / largest : 1; // one division for the row: each takes ten instructions
+    real norm = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real unit = before_norm(a[i], kind, approximate) * to_unit;
+        norm += kind == L1_NORM_GELU ? fabs(unit) : unit * unit;
+    }
+    norm = team_sum(norm);
+    if (kind != L1_NORM_GELU)
+        norm = sqrt(norm);
+    const real inverse = alive ? to_unit / norm : 0;
+
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real scaled = scale * (before_norm(a[i], kind, approximate) * inverse);
+        w[i] = kind == GELU_L2_NORM ? scaled : gelu(scaled, approximate);
+    }
+    return inverse;
+}
+
 KERNEL theta_forward(const real *scores, real *weights, real *inverse_norm, long long rows, int n, int kind,
                      int approximate, real scale)
 {
@@ -42,31 +69,37 @@ KERNEL theta_forward(const real *scores, real *weights, real *inverse_norm, long
             w[i] = gelu(a[i], approximate);
         return;
     }
-
-    if (const real *staged = stage<0>(a, n))
-        a = staged;
-    // 1 / |x|. x is divided by its largest entry first: squares of entries above 1e19 overflow float.
-    real largest = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        largest = fmax(largest, fabs(before_norm(a[i], kind, approximate)));
-    largest = team_max(largest);
-    const bool alive = largest > SMALLEST_NORMAL;
-    const real to_unit = alive ? 1 / largest : 1; // one division for the row: each takes ten instructions
-    real norm = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real unit = before_norm(a[i], kind, approximate) * to_unit;
-        norm += kind == L1_NORM_GELU ? fabs(unit) : unit * unit;
-    }
-    norm = team_sum(norm);
-    if (kind != L1_NORM_GELU)
-        norm = sqrt(norm);
-    const real inverse = alive ? to_unit / norm : 0;
+    real inverse;
+    if (!fits(n))
+        inverse = normed_weights(a, w, n, kind, approximate, scale);
+    else if (kind == L2_NORM_GELU && !approximate) // the paper's: code without a branch
+        inverse = normed_weights(stage<0>(a, n), w, n, L2_NORM_GELU, 0, scale);
+    else
+        inverse = normed_weights(stage<0>(a, n), w, n, kind, approximate, scale);
     if (threadIdx.x == 0)
         inverse_norm[row] = inverse;
+}
 
+// Back through the norm, u = x / |x|:  dx = (du - u (u . du)) / |x|; for |x|_1, sign(x) takes the place of the first
+// u (paper, App. A, eq. 25). du is needed twice and is most of the arithmetic: kept is memory for it, or null.
+INLINED void normed_gradient(const real *dw, const real *a, real *kept, real *da, int n, int kind, int approximate,
+                             real scale, real inverse)
+{
+    real dot = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real scaled = scale * (before_norm(a[i], kind, approximate) * inverse);
-        w[i] = kind == GELU_L2_NORM ? scaled : gelu(scaled, approximate);
+        const real u = before_norm(a[i], kind, approximate) * inverse;
+        const real du = dnormed(dw[i], u, kind, approximate, scale);
+        if (kept)
+            kept[i] = du;
+        dot += u * du;
+    }
+    dot = team_sum(dot);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const real u = before_norm(a[i], kind, approximate) * inverse;
+        const real du = kept ? kept[i] : dnormed(dw[i], u, kind, approximate, scale);
+        const real sign = a[i] > 0 ? 1 : a[i] < 0 ? -1 : 0;
+        const real dx = inverse * (du - (kind == L1_NORM_GELU ? sign : u) * dot);
+        da[i] = kind == GELU_L2_NORM ? dx * gelu_slope(a[i], approximate) : dx;
     }
 }
 
@@ -93,29 +126,15 @@ KERNEL theta_backward(const real *dweights, const real *scores, const real *weig
             da[i] = w[i] * (dw[i] - dot);
         return;
     }
-
-    // Back through the norm, u = x / |x|:  dx = (du - u (u . du)) / |x|; for |x|_1, sign(x) takes the place of
-    // the first u (paper, App. A, eq. 25). du is needed twice and is most of the arithmetic, so it is kept, too.
-    if (const real *staged = stage<0>(a, n))
-        a = staged;
-    real *kept_du = stage<1>(dw, n);
-    if (kept_du)
-        dw = kept_du;
     const real inverse = inverse_norm[row];
-    real dot = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real u = before_norm(a[i], kind, approximate) * inverse;
-        const real du = dnormed(dw[i], u, kind, approximate, scale);
-        if (kept_du)
-            kept_du[i] = du;
-        dot += u * du;
+    if (!fits(n)) {
+        normed_gradient(dw, a, nullptr, da, n, kind, approximate, scale, inverse);
+        return;
     }
-    dot = team_sum(dot);
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        const real u = before_norm(a[i], kind, approximate) * inverse;
-        const real du = kept_du ? kept_du[i] : dnormed(dw[i], u, kind, approximate, scale);
-        const real sign = a[i] > 0 ? 1 : a[i] < 0 ? -1 : 0;
-        const real dx = inverse * (du - (kind == L1_NORM_GELU ? sign : u) * dot);
-        da[i] = kind == GELU_L2_NORM ? dx * gelu_slope(a[i], approximate) : dx;
-    }
+    a = stage<0>(a, n);
+    real *staged = stage<1>(dw, n);
+    if (kind == L2_NORM_GELU && !approximate)
+        normed_gradient(staged, a, staged, da, n, L2_NORM_GELU, 0, scale, inverse);
+    else
+        normed_gradient(staged, a, staged, da, n, kind, approximate, scale, inverse);
 }
