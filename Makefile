@@ -30,7 +30,7 @@ course test: export OPENBLAS_NUM_THREADS = 1
 # numba (extra fast) is an option: everything is tested without it, the twins with it as well
 course test: export MINITF_NUMBA = 0
 
-.PHONY: help course test test-gpu test-hub lab figures experiments bench site release collect grade classroom-demo
+.PHONY: help course test test-gpu test-hub lab figures experiments bench bench-gpu site release collect grade classroom-demo
 
 help:  ## show this list
 	@echo "make course   run every lesson, redraw the figures, write build/course/index.html"
@@ -38,6 +38,7 @@ help:  ## show this list
 	@echo "make test-gpu the tests that need an NVIDIA GPU and CuPy"
 	@echo "make test-hub an assignment on a real JupyterHub; wants root, npm, node 20 and chromium"
 	@echo "make bench    time a training step beside torch, about 10 minutes; writes figures/speed.json"
+	@echo "make bench-gpu the same on an NVIDIA GPU, with CuPy; writes figures/speed_gpu.json"
 	@echo "make lab      JupyterLab on lesson 00"
 	@echo "make figures  redraw the figures from their stored data"
 	@echo "make experiments  run what a figure's data lack, in full (hours; stop it at any time, it resumes)"
@@ -102,6 +103,9 @@ test-hub: $(HUB) $(PROXY)
 
 bench: $(TEST)
 	$(BIN)/python figures/speed.py
+
+bench-gpu: $(TEST)
+	$(BIN)/python figures/speed_gpu.py
 
 $(GRADER): $(COURSE)
 	@echo "adding nbgrader to $(VENV) (once)"

@@ -45,9 +45,11 @@ from minitf import (
     tree_map,
 )
 from minitf.kernels.cpu.common import compiled, uses_mkl
+from minitf.laboratory.verdict import write_section
 from minitf.train import progress
 
 STEM = Path(__file__).with_suffix("")
+PAGE = STEM.parents[1] / "minitf" / "kernels" / "README.md"
 ALT = (
     "Four panels. First: milliseconds per training step against parameters for minitf, torch eager, torch.compile and "
     "the matrix products alone, for Tokenformers and Transformers. Second: share of the step that the matrix products "
@@ -318,7 +320,7 @@ def run(repeats):
         "memory_bytes_per_token": memory,
     }
     STEM.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    print_table(measured)
+    print(table(measured))
 
 
 def priority():
@@ -334,24 +336,43 @@ def cpu_name():
         return platform.processor() or "unknown processor"
 
 
-def print_table(measured):
-    peak = measured["peak_flops_per_second"] / 1e9
-    print(f"{measured['machine']}; {measured['blas']}; one large product: {peak:.0f} GFLOP/s")
-    ratios = "minitf/eager  minitf/compile  products/minitf"
-    print(f"{'ms per step':20} {'minitf':>8} {'eager':>8} {'compile':>8} {'products':>8}   {ratios}")
+def table(measured):
+    """What was measured, in Markdown: minitf/kernels/README.md shows it."""
+    versions, peak = measured["versions"], measured["peak_flops_per_second"] / 1e9
+    about = ", ".join(
+        f"{name} {version}" for name, version in versions.items() if version and name != "python"
+    )
+    ratios = ["minitf / eager", "minitf / compile", "products / minitf"]
+    lines = [
+        f"{measured['machine']}; {about}; medians of {measured['repeats']}; one large product reaches "
+        f"{peak:.0f} GFLOP/s. Milliseconds:",
+        "",
+        f"| {measured['threads']['torch']} threads | " + " | ".join([*ENGINES, *ratios]) + " |",
+        "|---" * (len(ENGINES) + 4) + "|",
+    ]
     for name, size in measured["sizes"].items():
-        s = size["seconds"]
-        columns = " ".join(f"{s[engine] * 1e3:8.1f}" if engine in s else f"{'-':>8}" for engine in ENGINES)
-        over_compile = f"{s['minitf'] / s['torch.compile']:.2f}" if "torch.compile" in s else "-"
-        print(
-            f"{name:20} {columns}   {s['minitf'] / s['torch eager']:12.2f}  {over_compile:>14}  "
-            f"{s['products alone'] / s['minitf']:15.2f}"
-        )
-    for name, engines in measured["memory_bytes_per_token"].items():
-        print(
-            f"{name}: peak training memory per token, "
-            + ", ".join(f"{e} {b / 1e3:.0f} kB" for e, b in engines.items())
-        )
+        seconds = size["seconds"]
+        columns = [
+            *milliseconds(seconds, ENGINES),
+            over(seconds, "minitf", "torch eager"),
+            over(seconds, "minitf", "torch.compile"),
+            over(seconds, "products alone", "minitf"),
+        ]
+        lines.append(f"| {name} | " + " | ".join(columns) + " |")
+    memory = [
+        f"{name} {engines['minitf'] / 1e3:.0f} kB (torch {engines['torch eager'] / 1e3:.0f})"
+        for name, engines in measured["memory_bytes_per_token"].items()
+    ]
+    return "\n".join([*lines, "", f"Memory that training adds, per token: {', '.join(memory)}."])
+
+
+def milliseconds(seconds, engines):
+    """One entry for each engine, three digits, or a dash where it was not measured."""
+    return [f"{1e3 * seconds[engine]:#.3g}".rstrip(".") if engine in seconds else "-" for engine in engines]
+
+
+def over(seconds, one, other):
+    return f"{seconds[one] / seconds[other]:.2f}" if {one, other} <= seconds.keys() else "-"
 
 
 # ---------------------------------------------------------------------------------------------- drawing
@@ -465,7 +486,6 @@ if __name__ == "__main__":
     else:
         if not arguments.redraw:
             run(max(arguments.repeats, 7))
-        if STEM.with_suffix(".json").exists():
-            draw()
-        else:
-            print("speed: not measured yet on a quiet machine; make bench does it")
+        draw()
+        measured = json.loads(STEM.with_suffix(".json").read_text(encoding="utf-8"))
+        write_section(PAGE, "speed", table(measured))

@@ -13,6 +13,8 @@ import contextlib
 import gc
 import itertools
 import json
+import os
+import platform
 import statistics
 import time
 from pathlib import Path
@@ -32,13 +34,15 @@ from minitf import (
 )
 from minitf.backend import to_device
 from minitf.kernels import cuda
+from minitf.laboratory.verdict import write_section
 from minitf.train import progress
 
 STEM = Path(__file__).with_suffix("")
 ALT = (
-    "Two panels. Left: training steps per second for three Tokenformers and three Transformers on a GPU, by minitf on "
-    "formulas, on kernels and as a CUDA graph, and by torch eager and torch.compile. Right: the share of the speed of "
-    "a plain copy that each kernel reaches, for minitf, torch eager and torch.compile."
+    "Two panels. Left: milliseconds per training step on a GPU against parameters, for Tokenformers and Transformers, "
+    "by minitf's formulas, its kernels one by one, its kernels as a CUDA graph, torch eager, torch.compile, and the "
+    "matrix products alone. Right: the share of the speed of a plain copy that each kernel reaches, for minitf, torch "
+    "eager and torch.compile."
 )
 SIZES = {  # name: (config, batch size)
     "Tokenformer 1M": (speed.tokenformer(128, 4, 4, 128, 128), 16),
@@ -108,7 +112,7 @@ def products_engine(config, batch_size):
 
 ENGINES = {
     "formulas": formulas_engine,
-    "kernels": minitf_engine,
+    "kernels one by one": minitf_engine,
     "minitf": lambda config, batch: minitf_engine(config, batch, kernels.Replayed(loss_and_grads)),
     "torch eager": lambda config, batch: speed.torch_engine(config, batch, device="cuda"),
     "torch.compile": lambda config, batch: speed.torch_engine(  # reduce-overhead: CUDA graphs, as ours
@@ -279,8 +283,14 @@ def run(repeats):
         "command": "python figures/speed_gpu.py",
         "repeats": repeats,
         "gpu": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode(),
+        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "cuda": cupy.cuda.runtime.runtimeGetVersion(),
-        "versions": {"cupy": cupy.__version__, "numpy": np.__version__, "torch": torch.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "cupy": cupy.__version__,
+            "torch": torch.__version__,
+        },
         "kernels": {},
         "sizes": {},
         "tf32": {},
@@ -296,23 +306,39 @@ def run(repeats):
         save("sizes", name, measure_size(name, ENGINES, repeats))
     for name in progress(LARGE, "TF32"):
         save("tf32", name, measure_size(name, FAST, repeats, tf32=True))
-    print_table(measured)
+    print(table(measured))
 
 
-def print_table(measured):
-    print(measured["gpu"], measured["versions"])
-    for title in ("sizes", "tf32"):
-        engines = ENGINES if title == "sizes" else FAST
-        print(f"{'ms per step, ' + title:26}" + "".join(f"{engine:>15}" for engine in engines))
-        for name, size in measured[title].items():
-            print(f"{name:26}" + "".join(f"{1e3 * size['seconds'][engine]:15.2f}" for engine in engines))
-    print(f"{'TB/s':30}" + "".join(f"{engine:>15}" for engine in KERNEL_ENGINES))
+def table(measured):
+    """What was measured, in Markdown: minitf/kernels/README.md shows it."""
+    about = ", ".join(
+        f"{name} {version}" for name, version in measured["versions"].items() if name != "python"
+    )
+    lines = [f"{measured['gpu']}; {about}; medians of {measured['repeats']}. Milliseconds:", ""]
+    lines += ["| | " + " | ".join(ENGINES) + " | minitf / eager | minitf / compile |"]
+    lines += ["|---" * (len(ENGINES) + 3) + "|"]
+    for part, title in (("sizes", ""), ("tf32", ", TF32")):
+        for name, size in measured[part].items():
+            seconds = size["seconds"]
+            ratios = [speed.over(seconds, "minitf", other) for other in ("torch eager", "torch.compile")]
+            columns = [*speed.milliseconds(seconds, ENGINES), *ratios]
+            lines.append(f"| {name}{title} | " + " | ".join(columns) + " |")
+    lines += [
+        "",
+        "Kernels alone, TB/s, where every array is counted once for reading and once for writing:",
+        "",
+    ]
+    lines += ["| | " + " | ".join(KERNEL_ENGINES) + " |", "|---" * (len(KERNEL_ENGINES) + 1) + "|"]
     for name, kernel in measured["kernels"].items():
-        rates = {engine: kernel["bytes"] / s / 1e12 for engine, s in kernel["seconds"].items()}
-        print(f"{name:30}" + "".join(f"{rates[e]:15.2f}" for e in KERNEL_ENGINES if e in rates))
+        rates = [
+            f"{kernel['bytes'] / kernel['seconds'][engine] / 1e12:.2f}"
+            if engine in kernel["seconds"]
+            else "-"
+            for engine in KERNEL_ENGINES
+        ]
+        lines.append(f"| {name} | " + " | ".join(rates) + " |")
+    return "\n".join(lines)
 
-
-KERNEL_ENGINES = ("minitf", "torch eager", "torch.compile")
 
 # ---------------------------------------------------------------------------------------------- drawing
 
@@ -320,7 +346,7 @@ KERNEL_ENGINES = ("minitf", "torch eager", "torch.compile")
 def draw():
     measured = json.loads(STEM.with_suffix(".json").read_text(encoding="utf-8"))
     plot.style()
-    fig, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(12, 6), layout="constrained")
     draw_steps(axes[0], measured["sizes"])
     draw_kernels(axes[1], measured["kernels"])
     fig.suptitle(f"float32, {measured['gpu']}", fontsize=9)
@@ -360,7 +386,7 @@ def draw_kernels(ax, measured):
     ax.invert_yaxis()
     ax.set(xlabel="share of the speed of a plain copy")
     ax.set_title(f"kernels alone; a plain copy moves {copy / 1e12:.1f} TB/s", fontsize=9)
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.2), ncol=3)
 
 
 if __name__ == "__main__":
@@ -373,3 +399,5 @@ if __name__ == "__main__":
     if not arguments.redraw:
         run(max(arguments.repeats, 7))
     draw()
+    measured = json.loads(STEM.with_suffix(".json").read_text(encoding="utf-8"))
+    write_section(speed.PAGE, "speed_gpu", table(measured))

@@ -2,7 +2,9 @@
 
 import json
 import runpy
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,7 +22,8 @@ def redraw(script, folder):
     for file in (script, script.with_suffix(".json")):
         if file.exists() and not (folder / file.name).exists():
             (folder / file.name).write_bytes(file.read_bytes())
-    runpy.run_path(str(folder / script.name), run_name="figure")["draw"]()
+    with mock.patch.object(sys, "path", [str(FIGURES), *sys.path]):  # as if it were run there
+        runpy.run_path(str(folder / script.name), run_name="figure")["draw"]()
     return (folder / script.name).with_suffix(".svg").read_text(encoding="utf-8")
 
 
