@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_experiment
 
 from minitf import count_layer_parameters, training_flops, tree_items
 from minitf.laboratory import (
@@ -26,6 +27,7 @@ from minitf.laboratory import (
     sweep,
     widened,
 )
+from minitf.laboratory import command as command_line
 from minitf.laboratory.lineages import matching_tokens, tokenformer, transformer
 from minitf.laboratory.recipes import fade_in, key_spread
 
@@ -201,6 +203,24 @@ def test_an_error_in_a_run_is_raised_and_the_others_are_kept(tmp_path):
         with pytest.raises(ArithmeticError, match="peak_lr"):
             sweep([BASE, bad], store)
         assert BASE in store and bad not in store
+
+
+@pytest.mark.parametrize(
+    "arguments, is_stored",
+    [
+        ([], True),
+        (["--workers=2"], True),
+        (["--redraw"], True),
+        (["--budget=quick"], False),
+        (["--base-steps=7000"], False),
+    ],
+)
+def test_only_the_plan_of_the_stored_result_replaces_it(arguments, is_stored):
+    script = small_experiment.load("cost_curves")
+    plans = {"full": script.Plan(), "quick": script.QUICK}
+    options, _ = command_line.parse("", plans, script.STEM, arguments)
+    assert (options.out == script.STEM) == is_stored
+    assert options.out.name == "cost_curves"
 
 
 # ------------------------------------------------------------------------------- kills, pools and clusters

@@ -24,6 +24,7 @@ from .verdict import (
 )
 
 STORE = Path("build") / "laboratory"  # one for all experiments: what one has run, another need not
+OWN = Path("build") / "figures"  # of plans other than the default: they replace no stored result
 STAGE_DEFAULTS = {each.name: each.default for each in fields(Stage)}
 
 
@@ -72,6 +73,8 @@ def main(stem, description, plans, run, draw, arguments=None, claims=(), results
     if claims:
         publish(options.out, claims, results, is_stored=options.out == stem)
     draw(options.out)
+    if options.out != stem:
+        print(f"written: {options.out}.json, .png and .svg")
 
 
 def with_parents(stages, store):
@@ -140,7 +143,11 @@ def parse(description, plans, stem, arguments=None):
     parser.add_argument(
         "--store", type=Path, default=STORE, help=f"folder of finished runs (default {STORE})"
     )
-    parser.add_argument("--out", type=Path, default=stem, help="where to write .json, .png and .svg")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"where to write .json, .png and .svg (default: beside the script; {OWN} for another plan)",
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 (default) runs in this one")
     parser.add_argument("--scheduler", help="tcp://host:port of a Dask scheduler, to run on a cluster")
     parser.add_argument("--redraw", action="store_true", help="run nothing, draw from the stored JSON")
@@ -156,9 +163,12 @@ def parse(description, plans, stem, arguments=None):
     try:
         if options.workers < 0:
             raise ValueError(f"{options.workers} workers: 0 runs in this process, 2 in two others")
-        return options, replace(plans[options.budget], **changed)
+        plan = replace(plans[options.budget], **changed)
     except (ValueError, TypeError) as error:
         parser.error(str(error))
+    if options.out is None:
+        options.out = stem if plan == first or options.redraw or options.predictions else OWN / stem.name
+    return options, plan
 
 
 def _several(kind):

@@ -573,14 +573,14 @@ for part, question in questions.items():
 # In a terminal, in the folder above `notebooks`:
 #
 # ```sh
-# alias experiment=".venv/bin/python figures/cost_curves.py --out build/mine"
+# alias experiment=".venv/bin/python figures/cost_curves.py"
 # experiment --help                          # what each constant does
 # experiment --budget quick                  # a small version, in minutes
 # experiment --budget quick --d-token 80     # a wider Tokenformer; only its runs are new
 # experiment --seeds 3,4,5                   # the whole experiment with other seeds: hours
 # ```
 #
-# Finished runs stay in `build/laboratory`. What makes no sense is refused before anything runs. **Break it**:
+# Finished runs stay in `build/laboratory`, the curves of another plan go to `build/figures`. What makes no sense is refused before anything runs. **Break it**:
 
 # %%
 for name, value in {"widths": (40, 20), "d_token": 50, "base_steps": 0}.items():

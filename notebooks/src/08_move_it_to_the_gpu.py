@@ -499,24 +499,16 @@ show(
 # ### And on a GPU
 #
 # There are two things to save there: trips, by fusion, and Python's time to start a kernel, by recording all launches of a step once, as
-# a *CUDA graph*, which one launch repeats (`train_model` does). **Predict** the factor that each saves at 1M parameters, and at 100M.
+# a *CUDA graph*, which one launch repeats (`train_model` does; "minitf" below). **Predict** the factor that each saves at 1M parameters, and at 100M.
 
 # %%
-steps = {
-    "formulas": "formulas",
-    "kernels one by one": "fused kernels",
-    "minitf": "as a graph",
-}
-print(f"{'ms per step':18}" + "".join(f"{name:>15}" for name in steps.values()))
+steps, exact = ("formulas", "kernels one by one", "minitf"), on_gpu["sizes"]
 for name in ("Tokenformer 1M", "Tokenformer 100M"):
-    seconds = on_gpu["sizes"][name]["seconds"]
-    print(f"{name:18}" + "".join(f"{1e3 * seconds[engine]:15.1f}" for engine in steps))
-with_tf32 = {
-    name: 1e3 * s for name, s in on_gpu["tf32"]["Tokenformer 100M"]["seconds"].items()
-}
-print(
-    f"100M with TF32: {with_tf32['minitf']:.1f} ms, its products alone {with_tf32['products alone']:.1f}"
-)
+    seconds = exact[name]["seconds"]
+    print(f"{name}, ms:", *(f"{s} {1e3 * seconds[s]:.1f}" for s in steps), sep="   ")
+seconds = on_gpu["tf32"]["Tokenformer 100M"]["seconds"]
+steps = ("minitf", "products alone")
+print("with TF32, ms:", *(f"{s} {1e3 * seconds[s]:.1f}" for s in steps), sep="   ")
 
 # %% [markdown]
 # **Explain.** At 1M a kernel is done before Python has started the next one. Fusion helps because there are fewer to start, the graph because
