@@ -114,7 +114,14 @@ class Plan:
         return round(share * self.base_steps)
 
 
-QUICK = Plan(base_steps=200, shares=(0.1,), lrs=(1e-2,), seeds=(0,), recipes=("release", "faded keys"))
+QUICK = Plan(
+    base_steps=300,
+    widths=(40, 60, 100),
+    shares=(0.1,),
+    lrs=(1e-2,),
+    seeds=(0,),
+    recipes=("release", "faded keys"),
+)
 
 
 @dataclass(frozen=True)
