@@ -82,7 +82,8 @@ def train_model(
 ):
     """Train a model on a stream of token ids; returns TrainResult. The params passed in are not changed.
 
-    ids: integers (n,), n > config.context, on the host; params on the GPU train there.
+    ids: integers (n,), n > config.context, on the host; params on the GPU train there, and the passes through the
+    model are recorded and replayed (`kernels.Replayed`).
     checkpoint_path is written every checkpoint_every steps (default: a tenth of the run) and at the end, with
     `extra` (JSON-able, a tokenizer say) beside it. after_step(params, step) may return other params after each
     step of the optimizer. resume=True goes on from the file if there is one: the end

@@ -79,3 +79,12 @@ def test_stored_weights_are_small_and_finite():
         assert file.stat().st_size < 2_000_000
         params, _ = checkpoint.load(file)
         assert all(np.isfinite(array).all() for array in _arrays(params))
+
+
+@pytest.mark.parametrize("name", ["speed", "speed_gpu"])
+def test_the_page_of_the_kernels_has_the_table_of_what_is_stored(name):
+    with mock.patch.object(sys, "path", [str(FIGURES), *sys.path]):
+        table = runpy.run_path(str(FIGURES / f"{name}.py"), run_name="figure")["table"]
+    measured = json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))
+    page = (FIGURES.parent / "minitf" / "kernels" / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- {name} -->\n{table(measured)}\n<!-- /{name} -->" in page

@@ -16,7 +16,6 @@ import threading
 import numpy as np
 
 TF32_TENSOR_OP_MATH = 3  # cublasMath_t; CuPy has no name for it
-WORKSPACE = 32 << 20  # bytes; what NVIDIA recommends for Hopper, more than enough for older GPUs
 _recording = threading.local()
 
 
@@ -87,21 +86,16 @@ class _Functions:
         self.plain, self.batched, self.factors = {}, {}, {}
         for dtype, letter, real in ((np.float32, "S", ctypes.c_float), (np.float64, "D", ctypes.c_double)):
             plain = getattr(library, f"cublas{letter}gemm_v2")
-            plain.argtypes = [
-                pointer,
-                *[integer] * 5,
-                pointer,
-                *[pointer, integer] * 2,
-                pointer,
-                pointer,
-                integer,
-            ]
             batched = getattr(library, f"cublas{letter}gemmStridedBatched")
-            operand = [pointer, integer, step]
-            batched.argtypes = [pointer, *[integer] * 5, pointer, *operand * 2, pointer, *operand, integer]
+            sizes, one, stacked = (
+                [pointer, *[integer] * 5, pointer],
+                [pointer, integer],
+                [pointer, integer, step],
+            )
+            plain.argtypes = [*sizes, *one, *one, pointer, *one]
+            batched.argtypes = [*sizes, *stacked, *stacked, pointer, *stacked, integer]
             self.plain[np.dtype(dtype)], self.batched[np.dtype(dtype)] = plain, batched
-            one, zero = real(1), real(0)
-            self.factors[np.dtype(dtype)] = one, zero, ctypes.addressof(one), ctypes.addressof(zero)
+            self.factors[np.dtype(dtype)] = real(1), real(0)
 
     def multiply(self, dtype, transposes, sizes, left, right, result, batch):
         """result = left right, all three as (address, entries from column to column, from matrix to matrix)."""
@@ -110,7 +104,7 @@ class _Functions:
         handle = cupy.cuda.device.get_cublas_handle()
         if not getattr(_recording, "on", False):  # a recording has set its stream and its workspace
             self.check(self.set_stream(handle, cupy.cuda.get_current_stream().ptr))
-        *_, one, zero = self.factors[dtype]
+        one, zero = map(ctypes.addressof, self.factors[dtype])
         if batch == 1:
             operands = (one, *left[:2], *right[:2], zero, *result[:2])
             self.check(self.plain[dtype](handle, *transposes, *sizes, *operands))
@@ -150,7 +144,8 @@ def recording(stream):
     import cupy
 
     functions, handle = _functions(), cupy.cuda.device.get_cublas_handle()
-    workspace = cupy.empty((WORKSPACE,), np.uint8)
+    hopper = int(cupy.cuda.Device().compute_capability) >= 90
+    workspace = cupy.empty(((32 if hopper else 4) << 20,), np.uint8)  # bytes: what NVIDIA recommends
     functions.check(functions.set_stream(handle, stream.ptr))
     functions.check(functions.set_workspace(handle, workspace.data.ptr, workspace.nbytes))
     _recording.on = True

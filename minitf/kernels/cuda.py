@@ -12,6 +12,7 @@ All memory comes from CuPy's pool (`cupy.empty`), so after the first steps no st
 No twin makes the host wait. A training step on a GPU waits where a number moves to the host, and nowhere else:
 `float(loss)`, `to_host`, `if array:`, and in CuPy also boolean indexing, nonzero, unique and sort. A pool that must
 grow waits too: that is what makes the first steps slow, next to the compilation (once per machine, CuPy keeps it).
+So a step can be recorded as a CUDA graph: `cuda_graph`. The products are in `cublas`.
 """
 
 import functools
