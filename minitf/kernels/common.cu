@@ -6,8 +6,8 @@
 //     a block, for longer rows:                blockDim = (256, 1).
 // A thread works on every blockDim.x-th entry. These kernels are bound by memory, so a row that is needed more than
 // once is staged: fetched from memory in one go, and kept on the chip (see `stage`), if it fits. What is done with a
-// row is INLINED twice, for rows that are staged and for rows that are not: a pointer that might lead to either
-// memory makes every access slower.
+// row is INLINED twice, for rows that are staged and for rows that are not, so that the compiler knows which memory a
+// pointer leads to.
 //
 // Nothing here depends on the order in which blocks or warps happen to run: results repeat to the last bit.
 
