@@ -129,6 +129,67 @@ def test_arrays_on_the_cpu_are_never_recorded(recorded):
     assert recorded == []
 
 
+@pytest.fixture
+def pretended(cupy, monkeypatch):
+    """CuPy's part in a recording: everything is there, and launch() counts."""
+    from contextlib import nullcontext
+    from unittest.mock import MagicMock
+
+    monkeypatch.setattr(cupy, "cuda", MagicMock())
+    monkeypatch.setattr(cupy, "get_default_memory_pool", MagicMock(), raising=False)
+    cupy.cuda.runtime.CUDARuntimeError = type("CUDARuntimeError", (RuntimeError,), {})
+    monkeypatch.setattr(cublas, "recording", lambda stream: nullcontext())
+    return cupy
+
+
+def test_a_recording_copies_new_inputs_to_where_it_reads_them(pretended):
+    calls = []
+
+    def double(tree, ids, factor):
+        calls.append(ids)
+        return ids * factor, tree
+
+    tree, first = tree_of(pretended, 2), pretended.asarray(np.array([1, 2]))
+    recording = cuda_graph.Recording(double, tree, (first, 2))
+    assert len(calls) == 2 and calls[0] is calls[1] is not first  # once to fill the pool, once to record
+    out, same = recording.replay(tree, (pretended.asarray(np.array([3, 4])), 2))
+    assert recording.graph.launch.call_count == 1 and len(calls) == 2
+    assert calls[1].get().tolist() == [3, 4]
+    assert same is tree and out is not recording.out[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("calling cuBLAS API during stream capture is currently unsupported"),
+        RuntimeError("the current stream is capturing, so D2H transfers are disallowed"),
+        MemoryError("out of memory"),
+    ],
+)
+@pytest.mark.parametrize("failing_call", [1, 2])
+def test_what_cannot_be_recorded_is_called_as_it_is(pretended, error, failing_call):
+    calls = []
+
+    def fails_in_a_recording(tree):
+        calls.append(1)
+        if len(calls) == failing_call:
+            raise error
+        return tree
+
+    tree = tree_of(pretended, 2)
+    recording = cuda_graph.Recording(fails_in_a_recording, tree, ())
+    assert recording.graph is None and recording.pool is None
+    assert recording.replay(tree, ()) is tree
+
+
+def test_an_error_of_the_function_is_raised(pretended):
+    def wrong(tree):
+        raise RuntimeError("cuBLAS returned status 7")
+
+    with pytest.raises(RuntimeError, match="status 7"):
+        cuda_graph.Recording(wrong, tree_of(pretended, 2), ())
+
+
 def test_results_outside_of_trees_are_copies():
     loss, grads = np.ones(()), {"x": np.ones(2)}
     own_loss, own_grads = cuda_graph._own((loss, grads))

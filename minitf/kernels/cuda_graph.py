@@ -60,6 +60,7 @@ class Recording:
         import cupy
 
         self.function, self.tree = function, tree  # the tree: nothing else may come to lie at its addresses
+        cupy.get_default_memory_pool().free_all_blocks()  # what the calls before needed is needed here
         self.pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
         stream.wait_event(cupy.cuda.get_current_stream().record())
         self.graph = None
@@ -69,10 +70,14 @@ class Recording:
                 self.inputs = [a.copy() if hasattr(a, "dtype") else a for a in args]
                 function(tree, *self.inputs)  # compiles what is not compiled, and fills the pool
                 self.graph, self.out = _capture(stream, function, tree, self.inputs)
+        except MemoryError:  # it may still run in the memory that all share
+            pass
         except RuntimeError as error:  # CuPy has several, for libraries, copies to the host, and waiting
             if "captur" not in str(error).lower():
                 raise
         stream.synchronize()  # the pool is in use until the first call is through
+        if self.graph is None:
+            self.workspace = self.inputs = self.pool = None
 
     def replay(self, tree, args):
         if self.graph is None:
