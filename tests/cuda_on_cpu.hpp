@@ -281,6 +281,11 @@ template <class T> static T __shfl_xor_sync(unsigned mask, T value, int lanes)
     return threads[me].value;
 }
 
+[[maybe_unused]] static void __syncwarp(unsigned mask = 0xffffffffu)
+{
+    __ballot_sync(mask, 0);
+}
+
 [[maybe_unused]] static int __ffs(int bits)
 {
     return ffs(bits);

@@ -36,25 +36,27 @@ __device__ bool fits(int n)
 // Copy a row that fits to shared memory and return the copy; SLOT tells two copies in one kernel apart. A thread
 // copies just the entries that it works on: it needs no barrier to read them, and may change them.
 //
-// Two reasons, both measured on an H200 (README.md). The first-level cache would not keep the row: the rows of all
+// Two reasons (numbers in README.md). The first-level cache would not keep the row: the rows of all
 // warps on a multiprocessor are larger. And memory is far away: to keep it busy, a thread has to ask for many entries
-// before the first one comes. So AT_ONCE loads stand before the first store.
-#define AT_ONCE 16
+// before the first one comes. So AT_ONCE loads stand before the first store, and the warp waits between them: else
+// the compiler moves each store up to its load, to save registers.
+#define AT_ONCE (64 / (int)sizeof(real)) // 16 floats
 template <int SLOT> __device__ real *stage(const real *row, int n)
 {
     __shared__ real memory[STAGE];
     const int step = blockDim.x;
     real *copy = memory + threadIdx.y * (STAGE / blockDim.y);
-    for (int first = threadIdx.x; first < n; first += AT_ONCE * step) {
+    for (int first = 0; first < n; first += AT_ONCE * step) {
         real held[AT_ONCE];
 #pragma unroll
         for (int k = 0; k < AT_ONCE; k++)
-            if (first + k * step < n)
-                held[k] = row[first + k * step];
+            if (const int i = first + k * step + threadIdx.x; i < n)
+                held[k] = row[i];
+        __syncwarp();
 #pragma unroll
         for (int k = 0; k < AT_ONCE; k++)
-            if (first + k * step < n)
-                copy[first + k * step] = held[k];
+            if (const int i = first + k * step + threadIdx.x; i < n)
+                copy[i] = held[k];
     }
     return copy;
 }
