@@ -82,7 +82,7 @@ lab: $(COURSE)
 test: $(TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	MINITF_REQUIRE_TORCH=1 $(BIN)/python -m pytest --ignore=tests/test_twins.py
+	MINITF_REQUIRE_TORCH=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/test_twins.py
 	MINITF_NUMBA=1 $(BIN)/python -m pytest tests/test_twins.py
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 		--nbval-cell-timeout=120 notebooks/*.ipynb notebooks/puzzles/*.ipynb
