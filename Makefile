@@ -24,11 +24,12 @@ PROXY = build/hub/node_modules/configurable-http-proxy
 unexport PYTHONPATH
 export MINITF_PROGRESS = 0
 lab: export MINITF_PROGRESS = 1
-# the models of lessons and tests are so small that BLAS threads would mostly wait for each other; on a machine
-# with other work to do that wait is long
+# the models of lessons and tests are so small that threads would mostly wait for each other; on a machine with other
+# work to do, or a slow one, that wait is long. How many threads there are changes no bit of a result
 course test: export OPENBLAS_NUM_THREADS = 1
 # numba (extra fast) is an option: everything is tested without it, the twins with it as well
 course test: export MINITF_NUMBA = 0
+course: export MINITF_NUM_THREADS = 1
 
 .PHONY: help course test test-gpu test-hub lab figures experiments bench bench-gpu site release collect grade classroom-demo
 
@@ -84,8 +85,8 @@ test: $(TEST)
 	$(BIN)/ruff check .
 	MINITF_REQUIRE_TORCH=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/test_twins.py
 	MINITF_NUMBA=1 $(BIN)/python -m pytest tests/test_twins.py
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
-		--nbval-cell-timeout=120 notebooks/*.ipynb notebooks/puzzles/*.ipynb
+	MINITF_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=600 notebooks/*.ipynb notebooks/puzzles/*.ipynb
 
 test-gpu: $(TEST)
 	MINITF_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/test_gpu.py
