@@ -40,6 +40,7 @@ from minitf import (
     init_params,
     loss_and_grads,
     plot,
+    to_device,
     training_flops,
     tree_items,
     tree_map,
@@ -96,14 +97,14 @@ def weights(config):
     return init_params(config)
 
 
-def minitf_engine(config, batch_size):
-    params = tree_map(np.copy, weights(config))
+def minitf_engine(config, batch_size, compute=loss_and_grads, device="cpu"):
+    params = to_device(tree_map(np.copy, weights(config)), device)
     state = adamw_init(params)
-    ids, targets = make_batch(config, batch_size)
+    ids, targets = (to_device(array, device) for array in make_batch(config, batch_size))
 
     def step():
         nonlocal params, state
-        loss, grads = loss_and_grads(params, ids, targets, config)
+        loss, grads = compute(params, ids, targets, config)
         params, state = adamw_step(params, grads, state, lr=1e-3)
         return loss
 

@@ -24,15 +24,12 @@ import numpy as np
 import speed
 
 from minitf import (
-    adamw_init,
-    adamw_step,
     count_parameters,
     kernels,
     loss_and_grads,
     plot,
     training_flops,
 )
-from minitf.backend import to_device
 from minitf.kernels import cuda
 from minitf.laboratory.verdict import write_section
 from minitf.train import progress
@@ -60,19 +57,7 @@ TURN = 0.03  # seconds that a turn should last
 
 
 def minitf_engine(config, batch_size, compute=loss_and_grads):
-    import cupy
-
-    params = to_device(speed.weights(config), "cuda")
-    state = adamw_init(params)
-    ids, targets = (cupy.asarray(a) for a in speed.make_batch(config, batch_size))
-
-    def step():
-        nonlocal params, state
-        loss, grads = compute(params, ids, targets, config)
-        params, state = adamw_step(params, grads, state, lr=1e-3)
-        return loss
-
-    return step
+    return speed.minitf_engine(config, batch_size, compute, device="cuda")
 
 
 def formulas_engine(config, batch_size):
